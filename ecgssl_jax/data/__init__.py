@@ -1,0 +1,1 @@
+"""Raw recordings in, masked batches out. The only user of TensorFlow."""

@@ -1,0 +1,49 @@
+"""Packaging of ecgssl_jax: metadata, bounded versions, and optional extras."""
+
+from setuptools import find_packages, setup
+
+REQUIRED = [
+    "absl-py>=2.1,<3",
+    "array-record>=0.8,<0.9",
+    "flax>=0.12,<0.13",
+    "jax>=0.10,<0.12",
+    "matplotlib>=3.9,<4",
+    "ml-collections>=1.0,<2",
+    "numpy>=2.0,<3",
+    "optax>=0.2.5,<0.3",
+    "orbax-checkpoint>=0.11.25,<0.13",
+    "pyarrow>=16",
+    "scipy>=1.13,<2",
+    "tensorboardX>=2.6,<3",
+    "tensorflow-datasets>=4.9.7,<5",
+    "tqdm>=4.66,<5",
+    "wfdb>=4.1,<5",
+    # TensorFlow only feeds the input pipeline; the accelerators are JAX's.
+    "tensorflow-cpu>=2.18,<2.22; sys_platform != 'darwin'",
+    "tensorflow>=2.18,<2.22; sys_platform == 'darwin'",
+]
+
+EXTRAS = {
+    "cuda": ["jax[cuda13]>=0.10,<0.12"],
+    "tpu": ["jax[tpu]>=0.10,<0.12"],
+    "slurm": ["submitit>=1.5,<2"],
+    "test": [
+        "pre-commit>=4,<5",
+        "pyright>=1.1.390,<2",
+        "pytest>=8,<10",
+        "pytest-xdist>=3.6,<4",
+        "ruff>=0.9,<1",
+        "scikit-learn>=1.5,<2",
+    ],
+}
+
+setup(
+    name="ecgssl_jax",
+    version="0.1.0",
+    description="Self-supervised pre-training of ECG encoders in JAX",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["ecgssl_jax", "ecgssl_jax.*"]),
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+)
