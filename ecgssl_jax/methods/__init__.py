@@ -1,1 +1,1 @@
-
+"""Training objectives behind one contract (`methods.base`)."""

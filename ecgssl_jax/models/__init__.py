@@ -1,1 +1,1 @@
-
+"""Encoders and heads. The only user of flax.linen."""

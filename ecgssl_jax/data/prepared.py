@@ -1,0 +1,304 @@
+"""Prepared data sets: opening them, their index, and reading signals from them.
+
+A prepared set is a TFDS data set in `<root>/<name>/1.0.0/`: array_record shards
+of one split, `train`, with `features.json` and `dataset_info.json`. Beside them
+
+    metadata.json   rate, unit, scale, leads, labels, statistics, settings, hashes
+    index.parquet   everything but the signals
+    quality.csv     what the quality pass found
+
+so that opening a set reads no signal and needs neither TFDS nor TensorFlow.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecgssl_jax.data import example
+
+VERSION = "1.0.0"
+METADATA = "metadata.json"
+INDEX = "index.parquet"
+QUALITY = "quality.csv"
+# 32 records of 12 x 5000 samples stay in the CPU's cache between the reader and
+# the copy; larger requests are slower per record.
+_RECORDS_PER_READ = 32
+
+
+class DamagedSetError(Exception):
+    """A prepared set whose files do not match each other or their checksums."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedSet:
+    """An opened prepared set of N records.
+
+    Attributes:
+      name: of the set.
+      directory: the version folder.
+      rate: sampling rate, Hz.
+      scale: millivolts of one int16 step.
+      leads: the C = 12 lead names.
+      labels: the Y label names.
+      mean: [C] float64, millivolts, over valid samples of valid leads.
+      std: [C] float64, millivolts, likewise.
+      length: T, samples of a stored record; shorter ones are padded with zeros.
+      num_records: N.
+      label_table: further facts about a label, by its name.
+      index: columns of N entries: record_id, patient_hash, text, attributes
+        (JSON) as objects; patient, fold, length, offset int32; lead_valid [N, C]
+        bool; labels, labels_valid [N, Y] uint8.
+      metadata: all of metadata.json.
+    """
+
+    name: str
+    directory: Path
+    rate: float
+    scale: float
+    leads: tuple[str, ...]
+    labels: tuple[str, ...]
+    mean: np.ndarray
+    std: np.ndarray
+    length: int
+    num_records: int
+    label_table: Mapping[str, Mapping[str, Any]]
+    index: Mapping[str, np.ndarray]
+    metadata: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return self.num_records
+
+    def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The signals of `rows`, in that order.
+
+        Safe to call from several threads.
+
+        Returns:
+          [n, T, C] int16, in steps of `scale` millivolts.
+
+        Raises:
+          IndexError: a row outside 0..N-1.
+          DamagedSetError: a checksum does not match; names file and record.
+        """
+        rows = np.asarray(rows, np.int64)
+        if rows.size and not (0 <= rows.min() and rows.max() < len(self)):
+            raise IndexError(f"{self.name} has rows 0 to {len(self) - 1}: {rows}")
+        out = np.empty((len(rows), self.length, len(self.leads)), np.int16)
+        shards = np.searchsorted(self._starts, rows, side="right") - 1
+        for shard in np.unique(shards):
+            (where,) = np.nonzero(shards == shard)
+            for start in range(0, len(where), _RECORDS_PER_READ):
+                part = where[start : start + _RECORDS_PER_READ]
+                self._read_shard(shard, rows[part], part, out)
+        return out
+
+    def load(self) -> np.ndarray:
+        """All signals: [N, T, C] int16, in steps of `scale` millivolts."""
+        return self.read(np.arange(len(self)))
+
+    def _read_shard(self, shard, rows, where, out):
+        positions = (rows - self._starts[shard]).tolist()
+        reader = self._reader(shard)
+        try:
+            messages = reader.read(positions)
+        except RuntimeError as error:
+            self._raise_damage(shard, rows, error)
+        count = self.length * len(self.leads)
+        for place, row, message in zip(where, rows, messages, strict=True):
+            try:
+                signal = example.signal_view(message, self._signal_header, count)
+            except ValueError as error:
+                self._raise_damage(shard, [row], error)
+            out[place] = signal.reshape(out.shape[1:])
+
+    def _raise_damage(self, shard, rows, error):
+        """Finds the first damaged record among `rows` and raises its error."""
+        reader = self._reader(shard)
+        for row in rows:
+            try:
+                reader.read([int(row - self._starts[shard])])
+            except RuntimeError as first:
+                error = first
+                break
+        else:
+            row = rows[0]
+        raise DamagedSetError(
+            f"{self._shard_path(shard)}: row {row} (record "
+            f"{self.index['record_id'][row]!r}) is damaged: {error}. Prepare the set "
+            "again, or restore this file from a copy."
+        ) from error
+
+    @functools.cached_property
+    def _starts(self) -> np.ndarray:
+        lengths = [shard["num_records"] for shard in self.metadata["shards"]]
+        return np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+
+    @functools.cached_property
+    def _signal_header(self) -> bytes:
+        return example.signal_header(2 * self.length * len(self.leads))
+
+    @functools.cached_property
+    def _readers(self) -> dict[int, Any]:
+        return {}
+
+    @functools.cached_property
+    def _lock(self) -> threading.Lock:
+        return threading.Lock()
+
+    def _shard_path(self, shard: int) -> Path:
+        return self.directory / self.metadata["shards"][shard]["file"]
+
+    def _reader(self, shard: int):
+        from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
+
+        with self._lock:
+            if shard not in self._readers:
+                path = self._shard_path(shard)
+                reader = array_record_module.ArrayRecordReader(
+                    str(path),
+                    options="readahead_buffer_size:0",
+                    file_reader_buffer_size=32768,
+                )
+                expected = self.metadata["shards"][shard]["num_records"]
+                # A truncated file opens without a word, and empty.
+                if reader.num_records() != expected:
+                    raise DamagedSetError(
+                        f"{path}: {reader.num_records()} records where metadata.json "
+                        f"announces {expected}. Prepare the set again, or restore "
+                        "this file from a copy."
+                    )
+                self._readers[shard] = reader
+            return self._readers[shard]
+
+    def __getstate__(self):
+        # Readers and locks stay with their process.
+        return {field.name: getattr(self, field.name) for field in _FIELDS}
+
+
+_FIELDS = dataclasses.fields(PreparedSet)
+
+
+def open_prepared(path: str | Path) -> PreparedSet:
+    """Opens the prepared set in `<root>/<name>` or in its version folder.
+
+    Raises:
+      FileNotFoundError: there is none; names the command that prepares it.
+      DamagedSetError: files missing or changed since the set was written.
+    """
+    path = Path(path)
+    directory = path if path.name == VERSION else path / VERSION
+    if not (directory / METADATA).exists():
+        if directory.exists():
+            raise DamagedSetError(
+                f"{directory} has no {METADATA}: not a prepared set, or a damaged one"
+            )
+        root = directory.parent
+        raise FileNotFoundError(
+            f"no prepared data set in {root}. Prepare it with\n"
+            f"  python -m ecgssl_jax.prepare SOURCE --output={root}\n"
+            "where SOURCE is ptbxl, wfdb, manifest, array or synthetic with its flags "
+            "(python -m ecgssl_jax.prepare --help)"
+        )
+    metadata = read_metadata(directory)
+    return PreparedSet(
+        name=metadata["name"],
+        directory=directory,
+        rate=metadata["rate"],
+        scale=metadata["scale"],
+        leads=tuple(metadata["leads"]),
+        labels=tuple(metadata["labels"]),
+        mean=np.array(metadata["statistics"]["mean"], np.float64),
+        std=np.array(metadata["statistics"]["std"], np.float64),
+        length=metadata["length"],
+        num_records=metadata["num_records"],
+        label_table=metadata["label_table"],
+        index=read_index(directory, metadata),
+        metadata=metadata,
+    )
+
+
+def write_metadata(directory: Path, metadata: Mapping[str, Any]) -> None:
+    """Writes metadata.json, with the hashes of the files beside it and its own.
+
+    `content_hash` covers the signals too, through the `records_sha256` that the
+    metadata hold: equal for two sets exactly if they are the same.
+    """
+    hashes = {
+        f"{Path(name).stem}_sha256": _file_hash(directory / name)
+        for name in (INDEX, QUALITY)
+    }
+    # Through JSON once, so that tuples and NumPy numbers hash as they load.
+    body = json.loads(json.dumps({**metadata, **hashes}))
+    body["content_hash"] = _content_hash(body)
+    text = json.dumps(body, indent=1, ensure_ascii=False)
+    (directory / METADATA).write_text(text, encoding="utf-8")
+
+
+def _content_hash(metadata: Mapping[str, Any]) -> str:
+    body = {key: value for key, value in metadata.items() if key != "content_hash"}
+    text = json.dumps(body, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_metadata(directory: Path) -> dict[str, Any]:
+    """metadata.json of a version folder, checked against itself and the shards."""
+    path = directory / METADATA
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        intact = metadata["content_hash"] == _content_hash(metadata)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedSetError(f"{path} is damaged ({error!r})") from error
+    if not intact:
+        raise DamagedSetError(
+            f"{path} was changed after the set was prepared. Prepare the set again."
+        )
+    for shard in metadata["shards"]:
+        file = directory / shard["file"]
+        size = file.stat().st_size if file.exists() else None
+        if size != shard["num_bytes"]:
+            found = "is missing" if size is None else f"has {size} bytes"
+            raise DamagedSetError(
+                f"{file} {found}, expected {shard['num_bytes']} bytes. Prepare the set "
+                "again, or restore this file from a copy."
+            )
+    return metadata
+
+
+def read_index(directory: Path, metadata: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """index.parquet as arrays of N entries, checked against its hash."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path = directory / INDEX
+    if not path.exists():
+        raise DamagedSetError(f"{path} is missing. Prepare the set again.")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != metadata["index_sha256"]:
+        raise DamagedSetError(
+            f"{path} does not match its hash in {METADATA}. Prepare the set again."
+        )
+    table = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
+    count = metadata["num_records"]
+    index = {}
+    for name in table.column_names:
+        column = table.column(name).combine_chunks()
+        if pyarrow.types.is_fixed_size_list(column.type):
+            values = column.flatten().to_numpy(zero_copy_only=False)
+            index[name] = values.reshape(count, column.type.list_size)
+        else:
+            index[name] = column.to_numpy(zero_copy_only=False)
+    for name in ("labels", "labels_valid"):
+        # Parquet has no lists of length zero.
+        index.setdefault(name, np.zeros((count, 0), np.uint8))
+    return index

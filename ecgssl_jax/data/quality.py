@@ -1,0 +1,416 @@
+"""The quality pass: what is wrong with a recording, and what to do about it.
+
+Each check is a function of a record and of `Thresholds`, and returns findings.
+`assess` runs them all in order; from `check_amplitude` on they expect a record
+without gaps whose leads have a median of zero. Nothing is changed here: a finding
+names the leads that must not be used, or rejects the record, and the caller obeys.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from ecgssl_jax.data.record import Record
+from ecgssl_jax.leads import LEADS
+
+KEEP, REPAIR, REJECT = "keep", "repair", "reject"
+# Findings that are reported and kept unless `Thresholds.reject` names them.
+OPTIONAL = ("short", "flat stretch", "clipped lead", "limb leads", "equal ranges")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Where a check speaks up. The shares in brackets are PTB-XL's at 100 Hz.
+
+    Attributes:
+      max_gap: longest run of missing samples that is interpolated, seconds. A
+        quarter of a narrow QRS complex (80 ms): a longer one can hide a wave.
+      max_missing: largest share of missing samples that is interpolated.
+      min_length: shortest usable piece, as a share of the window.
+      flat: a lead with less than this between its extremes is flat, mV. An
+        electrode's noise alone is about as large (smallest real lead: 0.13).
+      flat_stretch: constant for longer than this is reported, seconds: longer
+        than the pause between two beats at 30 per minute (largest but for two
+        failed electrodes: 0.84).
+      flat_share: constant for more than this share of the record is flat.
+      amplitude: largest plausible deviation from a lead's median, mV. QRS
+        complexes reach about 8 mV in extreme hypertrophy.
+      amplitude_share: of the samples that may exceed it, as pacing spikes do
+        (0.001 % of leads, all of them with an electrode's drift).
+      clip_level: plateaus at the extremes count from this deviation on, mV. No
+        electrocardiograph's range is smaller (IEC 60601-2-25 asks for 5), while
+        quiet baselines nearer to zero are plateaus by nature.
+      clip_seconds: time at an extreme, in runs of two samples or more, from
+        which on a lead is clipped: a few R waves cut off (none; broad drifts
+        reach 0.05).
+      limb_share: largest disagreement between limb leads, as a share of their
+        amplitude, both root mean square. Six leads are two measurements:
+        I + III = II, and so on (0.04 % exceed it; permuted leads give 1 or more).
+      limb_level: disagreement below this is noise, mV.
+      equal_ranges: when the ranges of all leads agree to this share, each lead
+        was scaled by itself, and its amplitude is lost.
+      min_leads: leads that must remain.
+      min_lead_share: share of the record's own leads that must remain.
+      reject: findings out of OPTIONAL that reject a record.
+    """
+
+    max_gap: float = 0.02
+    max_missing: float = 0.05
+    min_length: float = 0.5
+    flat: float = 0.02
+    flat_stretch: float = 2.0
+    flat_share: float = 0.5
+    amplitude: float = 10.0
+    amplitude_share: float = 0.01
+    clip_level: float = 1.0
+    clip_seconds: float = 0.1
+    limb_share: float = 0.5
+    limb_level: float = 0.05
+    equal_ranges: float = 1e-3
+    min_leads: int = 1
+    min_lead_share: float = 0.5
+    reject: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        unknown = sorted(set(self.reject) - set(OPTIONAL))
+        if unknown:
+            raise ValueError(
+                f"cannot reject {', '.join(map(repr, unknown))}; findings that are "
+                f"kept unless asked otherwise are {', '.join(map(repr, OPTIONAL))}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What was found in a record, and what was decided.
+
+    Attributes:
+      record: its id.
+      finding: the kind, such as "flat lead".
+      decision: KEEP (only reported), REPAIR (something is changed or left out)
+        or REJECT (the window is left out).
+      detail: the figures behind it.
+      offset: start of the window it concerns, in samples of the prepared rate.
+      leads: leads that must be marked missing.
+    """
+
+    record: str
+    finding: str
+    decision: str
+    detail: str
+    offset: int = 0
+    leads: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The findings of a record, and what is left of it.
+
+    Attributes:
+      findings: all of them; one REJECT among them rejects the record.
+      leads: the leads that can be used.
+      length: samples before a missing end.
+    """
+
+    findings: tuple[Finding, ...]
+    leads: tuple[str, ...]
+    length: int
+
+    @property
+    def rejected(self) -> bool:
+        return any(finding.decision == REJECT for finding in self.findings)
+
+
+def assess(record: Record, seconds: float, thresholds: Thresholds) -> Verdict:
+    """All checks of a record that should last `seconds`."""
+    length = present_length(record)
+    findings = check_end(record)
+    record = dataclasses.replace(record, ecg=record.ecg[:length])
+    findings += check_length(record, seconds, thresholds)
+    had = len(record.leads)
+    checks = (
+        check_missing_leads,
+        check_gaps,
+        check_amplitude,
+        check_flat,
+        lambda record, thresholds: check_lead_count(record, had, thresholds),
+        check_clipping,
+        check_limb_leads,
+        check_ranges,
+    )
+    for check in checks:
+        # What a rejected record has besides is not worth the confusion.
+        if any(finding.decision == REJECT for finding in findings):
+            break
+        found = check(record, thresholds)
+        findings += found
+        record = without_leads(record, {x for each in found for x in each.leads})
+        if check is check_gaps:
+            record = dataclasses.replace(record, ecg=centre(record.ecg))
+    return Verdict(findings=tuple(findings), leads=record.leads, length=length)
+
+
+def present_length(record: Record) -> int:
+    """Samples up to the last one that any lead has."""
+    (present,) = np.nonzero(~np.isnan(record.ecg).all(axis=1))
+    return int(present[-1]) + 1 if len(present) else 0
+
+
+def without_leads(record: Record, leads: Iterable[str]) -> Record:
+    """The record without some of its leads."""
+    gone = set(leads)
+    if not gone:
+        return record
+    keep = [i for i, lead in enumerate(record.leads) if lead not in gone]
+    return dataclasses.replace(
+        record, ecg=record.ecg[:, keep], leads=tuple(record.leads[i] for i in keep)
+    )
+
+
+def interpolate(ecg: np.ndarray) -> np.ndarray:
+    """[T, C] with missing samples on straight lines between their neighbours.
+
+    Ends continue the nearest sample; a lead without any sample becomes zero.
+    """
+    missing = np.isnan(ecg)
+    if not missing.any():
+        return ecg
+    ecg = ecg.copy()
+    time = np.arange(len(ecg))
+    for lead in np.nonzero(missing.any(axis=0))[0]:
+        gap = missing[:, lead]
+        there = ecg[~gap, lead]
+        ecg[gap, lead] = np.interp(time[gap], time[~gap], there) if there.size else 0
+    return ecg
+
+
+def centre(ecg: np.ndarray) -> np.ndarray:
+    """[T, C] without gaps, and without each lead's median: its electrode's offset."""
+    ecg = interpolate(ecg)
+    return ecg - np.median(ecg, axis=0)
+
+
+def check_end(record: Record) -> list[Finding]:
+    """An end that no lead has: the record is shortened."""
+    length, total = present_length(record), len(record.ecg)
+    if length == total:
+        return []
+    detail = f"{(total - length) / record.rate:.2f} s without any sample at the end"
+    return [_finding(record, "missing end", REPAIR, detail)]
+
+
+def check_length(
+    record: Record, seconds: float, thresholds: Thresholds
+) -> list[Finding]:
+    """Shorter than expected: padded if at least a share of it is there."""
+    found = len(record.ecg) / record.rate
+    if found >= seconds or round(found * record.rate) >= round(seconds * record.rate):
+        return []
+    detail = f"{found:.2f} s, expected {seconds:g} s"
+    if found < thresholds.min_length * seconds:
+        return [_finding(record, "too short", REJECT, detail)]
+    return [_optional(record, "short", detail, thresholds)]
+
+
+def check_missing_leads(record: Record, thresholds: Thresholds) -> list[Finding]:
+    """Leads of the record without a single sample."""
+    empty = np.isnan(record.ecg).all(axis=0)
+    if not empty.any():
+        return []
+    leads = _leads(record, empty)
+    detail = f"no sample in {', '.join(leads)}"
+    return [_finding(record, "missing lead", REPAIR, detail, leads)]
+
+
+def check_gaps(record: Record, thresholds: Thresholds) -> list[Finding]:
+    """Runs of missing samples: short ones are interpolated, long ones reject."""
+    missing = np.isnan(record.ecg)
+    if not missing.any():
+        return []
+    longest = longest_runs(missing) / record.rate
+    share = missing.mean(axis=0)
+    leads = _leads(record, missing.any(axis=0))
+    detail = (
+        f"{missing.sum()} samples missing in {', '.join(leads)}, at most "
+        f"{1000 * longest.max():.0f} ms in a row, {share.max():.1%} of a lead"
+    )
+    # Half a sample of tolerance: a rate need not divide the limit.
+    too_long = longest.max() > thresholds.max_gap + 0.5 / record.rate
+    if too_long or share.max() > thresholds.max_missing:
+        return [_finding(record, "long gap", REJECT, detail)]
+    return [_finding(record, "short gap", REPAIR, detail)]
+
+
+def check_amplitude(record: Record, thresholds: Thresholds) -> list[Finding]:
+    """Amplitudes that no heart makes: a unit mistaken, or a loose electrode."""
+    if not record.leads:
+        return []
+    spans = np.ptp(record.ecg, axis=0)
+    if 0 < spans.max() < thresholds.flat:
+        detail = (
+            f"no lead spans more than {1000 * spans.max():.3g} uV"
+            f"{_unit_hint(float(np.median(spans)))}"
+        )
+        return [_finding(record, "implausible amplitude", REJECT, detail)]
+    deviation = np.abs(record.ecg)
+    beyond = (deviation > thresholds.amplitude).mean(axis=0)
+    high = beyond > thresholds.amplitude_share
+    if not high.any():
+        return []
+    leads = _leads(record, high)
+    detail = (
+        f"{deviation.max():.4g} mV from the median, more than "
+        f"{thresholds.amplitude:g} mV for {beyond.max():.1%} of the time, in "
+        f"{', '.join(leads)}"
+    )
+    if high.sum() > len(record.leads) / 2:
+        # Half of the deviations' range tells the size better than a peak does.
+        detail += _unit_hint(float(np.median(spans)) / 2)
+        return [_finding(record, "implausible amplitude", REJECT, detail)]
+    return [_finding(record, "implausible amplitude", REPAIR, detail, leads)]
+
+
+def _unit_hint(size: float) -> str:
+    """Suggests the unit in which an amplitude would be that of an ECG."""
+    # Between a low-voltage lead and hypertrophy.
+    for factor, name in ((1e-3, "microvolts"), (1e-6, "nanovolts"), (1e3, "volts")):
+        if 0.05 <= size * factor <= 10:
+            return f"; are these {name}?"
+    return ""
+
+
+def check_flat(record: Record, thresholds: Thresholds) -> list[Finding]:
+    """Leads that stand still: an electrode off, or a channel not connected."""
+    if not record.leads:
+        return []
+    spans = np.ptp(record.ecg, axis=0)
+    still = np.diff(record.ecg, axis=0) == 0
+    runs = longest_runs(still) / record.rate
+    total = len(record.ecg) / record.rate
+    flat = (spans < thresholds.flat) | (runs > thresholds.flat_share * total)
+    findings = []
+    if flat.any():
+        leads = _leads(record, flat)
+        detail = "; ".join(
+            f"{lead} spans {1000 * span:.3g} uV, constant for {run:.2f} s"
+            for lead, span, run in zip(leads, spans[flat], runs[flat], strict=True)
+        )
+        findings.append(_finding(record, "flat lead", REPAIR, detail, leads))
+    stretch = ~flat & (runs > thresholds.flat_stretch)
+    if stretch.any():
+        names = ", ".join(_leads(record, stretch))
+        detail = f"{names} constant for {runs[stretch].max():.2f} s"
+        findings.append(_optional(record, "flat stretch", detail, thresholds))
+    return findings
+
+
+def check_lead_count(record: Record, had: int, thresholds: Thresholds) -> list[Finding]:
+    """Too few leads left of those that the record `had`."""
+    needed = max(thresholds.min_leads, int(np.ceil(thresholds.min_lead_share * had)))
+    if len(record.leads) >= needed:
+        return []
+    detail = f"{len(record.leads)} of {had} leads can be used, needed are {needed}"
+    return [_finding(record, "too few leads", REJECT, detail)]
+
+
+def check_clipping(record: Record, thresholds: Thresholds) -> list[Finding]:
+    """Plateaus at a lead's extremes, where an amplifier or converter gave out."""
+    if not record.leads:
+        return []
+    ecg = record.ecg
+    seconds = np.zeros(ecg.shape[1])
+    for extreme in (ecg.max(axis=0), ecg.min(axis=0)):
+        at_rail = ecg == extreme
+        pairs = (at_rail[1:] & at_rail[:-1]).sum(axis=0) / record.rate
+        far = np.abs(extreme) >= thresholds.clip_level
+        seconds = np.maximum(seconds, np.where(far, pairs, 0))
+    clipped = seconds >= thresholds.clip_seconds
+    if not clipped.any():
+        return []
+    leads = _leads(record, clipped)
+    detail = f"{', '.join(leads)} at an extreme for up to {seconds.max():.2f} s"
+    return [_optional(record, "clipped lead", detail, thresholds)]
+
+
+def check_limb_leads(record: Record, thresholds: Thresholds) -> list[Finding]:
+    """Limb leads that contradict each other.
+
+    Einthoven: I + III = II. Goldberger: aVR = -(I + II) / 2, aVL = (I - III) / 2,
+    aVF = (II + III) / 2. Leads named wrongly, permuted, inverted, recorded one
+    after the other or scaled one by one break these.
+    """
+    equations = _LIMB_WEIGHTS[:, [LEADS.index(lead) for lead in record.leads]]
+    involved = equations != 0
+    # With weights w and moments M, the mean square of w . x is w' M w.
+    ecg = record.ecg.astype(np.float64)
+    moments = ecg.T @ ecg / len(ecg)
+    error = np.sqrt(np.maximum(((equations @ moments) * equations).sum(axis=1), 0))
+    size = np.sqrt(involved @ np.diag(moments) / 3)
+    broken = (
+        (involved.sum(axis=1) == 3)
+        & (error > thresholds.limb_level)
+        & (error > thresholds.limb_share * size)
+    )
+    if not broken.any():
+        return []
+    worst = int(np.argmax(np.where(broken, error / np.maximum(size, 1e-9), 0)))
+    detail = (
+        f"{list(_LIMB_EQUATIONS)[worst]} is off by {error[worst]:.3f} mV rms, "
+        f"{error[worst] / size[worst]:.0%} of these leads"
+    )
+    return [_optional(record, "limb leads", detail, thresholds)]
+
+
+_LIMB_EQUATIONS = {
+    "I - II + III = 0": {"I": 1.0, "II": -1.0, "III": 1.0},
+    "aVR + (I + II) / 2 = 0": {"aVR": 1.0, "I": 0.5, "II": 0.5},
+    "aVL - (I - III) / 2 = 0": {"aVL": 1.0, "I": -0.5, "III": 0.5},
+    "aVF - (II + III) / 2 = 0": {"aVF": 1.0, "II": -0.5, "III": -0.5},
+    "aVR + aVL + aVF = 0": {"aVR": 1.0, "aVL": 1.0, "aVF": 1.0},
+}
+_LIMB_WEIGHTS = np.array(
+    [[row.get(lead, 0.0) for lead in LEADS] for row in _LIMB_EQUATIONS.values()]
+)
+
+
+def check_ranges(record: Record, thresholds: Thresholds) -> list[Finding]:
+    """Leads that all span the same: scaled one by one, no longer in millivolts."""
+    if len(record.leads) < 3:
+        return []
+    spans = np.ptp(record.ecg, axis=0)
+    if np.ptp(spans) > thresholds.equal_ranges * spans.max():
+        return []
+    detail = (
+        f"every lead spans {spans.max():.4g} mV: each was scaled by itself, and the "
+        "amplitudes are lost"
+    )
+    return [_optional(record, "equal ranges", detail, thresholds)]
+
+
+def longest_runs(mask: np.ndarray) -> np.ndarray:
+    """[C] length of the longest run of True in each column of [T, C]."""
+    if not len(mask):
+        return np.zeros(mask.shape[1])
+    time = np.arange(len(mask))[:, None]
+    last_false = np.maximum.accumulate(np.where(mask, -1, time), axis=0)
+    return (time - last_false).max(axis=0)
+
+
+def _leads(record: Record, chosen) -> tuple[str, ...]:
+    return tuple(np.array(record.leads)[chosen].tolist())
+
+
+def _finding(record, finding, decision, detail, leads=()) -> Finding:
+    return Finding(
+        record=record.id,
+        finding=finding,
+        decision=decision,
+        detail=detail,
+        leads=leads,
+    )
+
+
+def _optional(record, finding, detail, thresholds) -> Finding:
+    decision = REJECT if finding in thresholds.reject else KEEP
+    return _finding(record, finding, decision, detail)

@@ -1,0 +1,1 @@
+"""Readers of raw recordings: one file for each kind of source."""

@@ -1,0 +1,46 @@
+"""What a reader hands to `writing.prepare_dataset`: a source of records."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from ecgssl_jax.data.record import Record, RecordError
+
+# A record by its name, or the reason why it cannot be read.
+Reading: TypeAlias = tuple[str, Record | RecordError]
+# Reads a few records; picklable, because worker processes call it.
+Task: TypeAlias = Callable[[], Iterator[Reading]]
+
+RECORDS_PER_TASK = 128
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """Recordings that are yet to be read.
+
+    Attributes:
+      description: what they are and where they came from, for the metadata.
+      tasks: each reads some of the records; in order, they are the whole source.
+      num_records: how many readings all tasks yield together.
+      rates: every sampling rate that occurs, Hz.
+      labels: names of the labels, in the order of the label axis.
+      label_table: further facts about a label, by its name.
+    """
+
+    description: str
+    tasks: Sequence[Task]
+    num_records: int
+    rates: tuple[float, ...]
+    labels: tuple[str, ...] = ()
+    label_table: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict
+    )
+
+
+class SourceError(ValueError):
+    """A source that cannot be used as a whole, or was described wrongly."""
+
+
+def split(items: Sequence, size: int = RECORDS_PER_TASK) -> list[Sequence]:
+    """Consecutive pieces of at most `size` items."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

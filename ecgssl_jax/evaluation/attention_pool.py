@@ -1,0 +1,126 @@
+"""Attention pooling by one learned query, and its training: the attention probe.
+
+With a single query, keys need not be computed: query . (key^T token) is the token's
+product with one vector per head, and values can be projected after pooling. The same
+function, without the two [B, L, D] x [D, D] products.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+Params = dict[str, jax.Array]
+
+
+class Data(NamedTuple):
+    """Training records, on the device."""
+
+    tokens: jax.Array  # [N, L, D] float16 or float32
+    tokens_valid: jax.Array  # [N, L] bool
+    labels: jax.Array  # [N, Y] float32
+    labels_valid: jax.Array  # [N, Y] bool
+    mean: jax.Array  # [D]
+    scale: jax.Array  # [D]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What the training step is compiled for."""
+
+    steps: int
+    learning_rate: float
+    weight_decay: float
+
+    def optimizer(self) -> optax.GradientTransformation:
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0, self.learning_rate, self.steps // 10, self.steps
+        )
+        return optax.adamw(
+            schedule,
+            weight_decay=self.weight_decay,
+            mask=_decayed,
+        )
+
+
+def _decayed(params: Any) -> dict[str, bool]:
+    return {name: name != "bias" for name in params}
+
+
+def init(rng: jax.Array, width: int, bias: np.ndarray, *, num_heads: int) -> Params:
+    """Nearly mean pooling at first; `bias` [Y] are the labels' log-odds."""
+    rngs = jax.random.split(rng, 4)
+    head = (width, num_heads, width // num_heads)
+    scale = width**-0.5
+    return {
+        "query": 0.02 * jax.random.normal(rngs[0], head[1:]),
+        "key": scale * jax.random.normal(rngs[1], head),
+        "value": scale * jax.random.normal(rngs[2], head),
+        "weights": 0.02 * jax.random.normal(rngs[3], (width, len(bias))),
+        "bias": jnp.asarray(bias, jnp.float32),
+    }
+
+
+def apply(params: Params, tokens: jax.Array, tokens_valid: jax.Array) -> jax.Array:
+    """Logits [B, Y] of standardised tokens [B, L, D] float32; tokens_valid [B, L]."""
+    head_width = params["query"].shape[1]
+    direction = jnp.einsum("dhk,hk->dh", params["key"], params["query"])
+    scores = tokens @ (direction / jnp.sqrt(head_width))
+    share = jax.nn.softmax(scores, axis=1, where=tokens_valid[..., None])
+    pooled = jnp.einsum("blh,bld->bhd", share, tokens)
+    answer = jnp.einsum("bhd,dhk->bhk", pooled, params["value"])
+    return answer.reshape(len(tokens), -1) @ params["weights"] + params["bias"]
+
+
+@functools.partial(jax.jit, static_argnames="recipe")
+def train(
+    state: tuple[Params, optax.OptState],
+    data: Data,
+    order: jax.Array,
+    *,
+    recipe: Recipe,
+) -> tuple[tuple[Params, optax.OptState], jax.Array]:
+    """Steps on the batches of rows `order` [S, B]: new state, losses [S]."""
+    optimizer = recipe.optimizer()
+
+    def loss_of(params, rows):
+        tokens = _standardised(data.tokens[rows], data.mean, data.scale)
+        logits = apply(params, tokens, data.tokens_valid[rows])
+        loss = optax.sigmoid_binary_cross_entropy(logits, data.labels[rows])
+        valid = data.labels_valid[rows]
+        return jnp.sum(loss * valid) / jnp.maximum(valid.sum(), 1)
+
+    def step(state, rows):
+        params, optimizer_state = state
+        updates: Any
+        loss, gradient = jax.value_and_grad(loss_of)(params, rows)
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        params = {name: params[name] + updates[name] for name in params}
+        return (params, optimizer_state), loss
+
+    return jax.lax.scan(step, state, order)
+
+
+@jax.jit
+def score(params: Params, tokens, tokens_valid, mean, scale, rows) -> jax.Array:
+    """Logits [n, Y] of the records `rows` [n], a few hundred at a time."""
+
+    def score_one(row):
+        one = _standardised(tokens[row], mean, scale)
+        return apply(params, one[None], tokens_valid[row][None])[0]
+
+    return jax.lax.map(score_one, rows, batch_size=min(256, len(rows)))
+
+
+def log_odds(labels: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Smoothed log-odds [Y] of the known labels, where the bias starts."""
+    known, positives = valid.sum(axis=0), (labels * valid).sum(axis=0)
+    return np.log(positives + 0.5) - np.log(known - positives + 0.5)
+
+
+def _standardised(tokens, mean, scale):
+    return (tokens.astype(jnp.float32) - mean) * scale

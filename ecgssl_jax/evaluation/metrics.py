@@ -1,0 +1,208 @@
+"""Ranking metrics of multi-label predictions, all labels at once.
+
+Scores may be logits or probabilities: only their order within a label matters.
+A label without a positive or without a negative record has no AUROC; it is named,
+never averaged in as a number.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MacroScore:
+    """A mean over labels, with the labels that it is a mean of.
+
+    Attributes:
+      value: unweighted mean over `per_label`.
+      per_label: label -> score, in the order of the columns, scored labels only.
+      left_out: label -> why it could not be scored.
+    """
+
+    value: float
+    per_label: Mapping[str, float]
+    left_out: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Ranking:
+    """Labels sorted by ascending score, column by column, and their runs of ties.
+
+    Attributes:
+      positive, negative: [N, Y] int64, 1 where the record of that rank is a valid
+        positive or negative.
+      first, last: [N, Y] int64, ranks between which all scores equal this one's.
+    """
+
+    positive: np.ndarray
+    negative: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+
+def auroc(scores, labels, valid=None) -> np.ndarray:
+    """Area under the ROC curve of each label; ties count one half.
+
+    The Mann-Whitney statistic: the share of (positive, negative) pairs that the
+    scores put in the right order. Counts are integers, so the result is exact up
+    to one division. Hanley & McNeil, Radiology 143, 1982.
+
+    Args:
+      scores: [N, Y] (or [N]), finite where valid.
+      labels: [N, Y] (or [N]), 0 or 1 where valid.
+      valid: [N, Y] or [N, 1] bool; False where the label is unknown.
+
+    Returns:
+      [Y] float64, NaN for labels without positives or without negatives;
+      `macro_auroc` names those instead.
+
+    Raises:
+      ValueError: shapes that differ, scores not finite, labels not 0 or 1.
+    """
+    ranking = _rank(*_checked(scores, labels, valid))
+    below = np.cumsum(ranking.negative, axis=0)
+    up_to_ties = np.take_along_axis(below, ranking.last, axis=0)
+    before_ties = np.take_along_axis(below - ranking.negative, ranking.first, axis=0)
+    twice_ordered = (ranking.positive * (before_ties + up_to_ties)).sum(axis=0)
+    pairs = ranking.positive.sum(axis=0) * ranking.negative.sum(axis=0)
+    return np.where(pairs > 0, twice_ordered / np.maximum(2 * pairs, 1), np.nan)
+
+
+def average_precision(scores, labels, valid=None) -> np.ndarray:
+    """Average precision (AUPRC by steps) of each label, without interpolation.
+
+    The mean over positives of the precision at their own score, ties included.
+
+    Args and errors as for `auroc`. Returns [Y] float64, NaN for labels without
+    positives or without negatives (where it would be 1 whatever the scores).
+    """
+    ranking = _rank(*_checked(scores, labels, valid))
+    positives = ranking.positive.sum(axis=0)
+    known = positives + ranking.negative.sum(axis=0)
+    # Counts of records that score at least as high as this one.
+    positive_before = np.cumsum(ranking.positive, axis=0) - ranking.positive
+    known_before = np.cumsum(ranking.positive + ranking.negative, axis=0)
+    known_before -= ranking.positive + ranking.negative
+    hits = positives - np.take_along_axis(positive_before, ranking.first, axis=0)
+    retrieved = known - np.take_along_axis(known_before, ranking.first, axis=0)
+    precision = hits / np.maximum(retrieved, 1)
+    total = (ranking.positive * precision).sum(axis=0)
+    scorable = (positives > 0) & (positives < known)
+    return np.where(scorable, total / np.maximum(positives, 1), np.nan)
+
+
+def macro_auroc(scores, labels, valid=None, *, names=None) -> MacroScore:
+    """Mean AUROC over the labels that can be scored; says which cannot.
+
+    Args:
+      scores, labels, valid: as for `auroc`.
+      names: the Y labels' names, "0", "1", ... by default.
+
+    Raises:
+      ValueError: as `auroc`; also if no label at all can be scored.
+    """
+    return _macro(auroc, scores, labels, valid, names)
+
+
+def macro_average_precision(scores, labels, valid=None, *, names=None) -> MacroScore:
+    """Mean average precision over the labels that can be scored; see `macro_auroc`."""
+    return _macro(average_precision, scores, labels, valid, names)
+
+
+def _macro(
+    metric: Callable[..., np.ndarray],
+    scores,
+    labels,
+    valid,
+    names: Sequence[str] | None,
+) -> MacroScore:
+    scores, labels, valid = _checked(scores, labels, valid)
+    width = labels.shape[1]
+    names = tuple(names) if names is not None else tuple(map(str, range(width)))
+    if len(names) != width:
+        raise ValueError(
+            f"{len(names)} label names for labels of shape {labels.shape}; "
+            "give one name per column"
+        )
+    if len(set(names)) != width:
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"label names are repeated: {', '.join(repeated)}")
+    per_label, left_out = {}, {}
+    for name, value, positives, known in zip(
+        names,
+        metric(scores, labels, valid),
+        (labels & valid).sum(axis=0),
+        valid.sum(axis=0),
+        strict=True,
+    ):
+        if known == 0:
+            left_out[name] = "no known record"
+        elif positives == 0:
+            left_out[name] = f"no positive among {known} records"
+        elif positives == known:
+            left_out[name] = f"no negative among {known} records"
+        else:
+            per_label[name] = float(value)
+    if not per_label:
+        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        raise ValueError(
+            f"none of {width} labels can be scored ({reasons}); check that the rows "
+            "and the labels belong to the same set"
+        )
+    value = float(np.mean(list(per_label.values())))
+    return MacroScore(value=value, per_label=per_label, left_out=left_out)
+
+
+def _checked(scores, labels, valid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores [N, Y] float, labels and validity [N, Y] bool."""
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    if scores.ndim == 1 and labels.ndim == 1:
+        scores, labels = scores[:, None], labels[:, None]
+        valid = None if valid is None else np.reshape(valid, (-1, 1))
+    if scores.ndim != 2 or scores.shape != labels.shape:
+        raise ValueError(
+            f"scores {scores.shape} and labels {labels.shape} must both be [N, Y]"
+        )
+    valid = np.asarray(True if valid is None else valid).astype(bool)
+    if valid.ndim and valid.shape not in (labels.shape, (len(labels), 1)):
+        raise ValueError(
+            f"valid is {valid.shape} for labels {labels.shape}; give [N, Y] or [N, 1]"
+        )
+    valid = np.broadcast_to(valid, labels.shape)
+    wrong = valid & ~np.isfinite(scores)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"{wrong.sum()} scores are not finite, the first at row {row}, "
+            f"label {column}: {scores[row, column]}"
+        )
+    wrong = valid & (labels != 0) & (labels != 1)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"{wrong.sum()} labels are neither 0 nor 1, the first at row {row}, "
+            f"label {column}: {labels[row, column]}; mask unknown ones with `valid`"
+        )
+    return np.where(valid, scores, 0), labels == 1, valid
+
+
+def _rank(scores: np.ndarray, labels: np.ndarray, valid: np.ndarray) -> _Ranking:
+    order = np.argsort(scores, axis=0, kind="stable")
+    scores = np.take_along_axis(scores, order, axis=0)
+    positive = np.take_along_axis(labels & valid, order, axis=0)
+    negative = np.take_along_axis(~labels & valid, order, axis=0)
+    rank = np.broadcast_to(np.arange(len(scores))[:, None], scores.shape)
+    changes = scores[1:] != scores[:-1]
+    edge = np.ones((1, scores.shape[1]), bool)[: len(scores)]
+    starts, ends = np.concatenate([edge, changes]), np.concatenate([changes, edge])
+    first = np.maximum.accumulate(np.where(starts, rank, 0), axis=0)
+    last = np.where(ends, rank, len(scores))[::-1]
+    last = np.minimum.accumulate(last, axis=0)[::-1]
+    return _Ranking(
+        positive=positive.astype(np.int64),
+        negative=negative.astype(np.int64),
+        first=first,
+        last=last,
+    )

@@ -1,0 +1,150 @@
+"""Evaluators: plug-ins that are run during training and yield (name, value)."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from ecgssl_jax.data.pipeline import select_records
+from ecgssl_jax.data.prepared import PreparedSet
+from ecgssl_jax.evaluation import collapse, metrics, probes, ptbxl
+from ecgssl_jax.evaluation.features import extract, make_feature_function
+from ecgssl_jax.methods.base import Method
+from ecgssl_jax.settings import ConfigError, build, near
+from ecgssl_jax.state import TrainState
+
+
+class Evaluator(Protocol):
+    """`every` steps, and after the last one, `run` yields (name, value)."""
+
+    every: int
+
+    def run(self, state: TrainState) -> Iterator[tuple[str, float]]: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeSettings:
+    """`config.evaluators.<name>` of kind 'probe'.
+
+    A ridge regression on the mean-pooled features of a labelled prepared set, and
+    whether those features have collapsed.
+
+    Attributes:
+      every: steps between runs.
+      data: name of the prepared set, under `config.data.root`.
+      train_folds, valid_folds: of that set.
+      task: one of `evaluation.ptbxl.TASKS`, or 'labels': the set's own labels.
+      max_records: of each of the two parts, at most; drawn once.
+    """
+
+    kind: str = "probe"
+    every: int = 500
+    data: str = "synthetic"
+    train_folds: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
+    valid_folds: tuple[int, ...] = (9,)
+    task: str = "labels"
+    max_records: int = 4000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Macro AUROC of a ridge probe, and monitors of collapse."""
+
+    settings: ProbeSettings
+    prepared: PreparedSet
+    train_rows: np.ndarray
+    valid_rows: np.ndarray
+    train_labels: np.ndarray
+    valid_labels: np.ndarray
+    function: Any
+    crop: int
+    mesh: jax.sharding.Mesh
+
+    @property
+    def every(self) -> int:
+        return self.settings.every
+
+    def run(self, state: TrainState) -> Iterator[tuple[str, float]]:
+        embed = functools.partial(
+            extract,
+            self.function,
+            state.params,
+            state.extra,
+            self.prepared,
+            crop=self.crop,
+            batch_size=256,
+            mesh=self.mesh,
+        )
+        train, valid = embed(self.train_rows), embed(self.valid_rows)
+        probe = probes.ridge_probe(train["pooled"], self.train_labels)
+        scores = probe.logits(valid["pooled"])
+        yield "macro_auroc", metrics.macro_auroc(scores, self.valid_labels).value
+        pooled = valid["pooled"]
+        yield "rankme", float(collapse.rankme(pooled))
+        yield "feature_std", float(pooled.std(axis=0).mean())
+
+
+def labels_of(prepared: PreparedSet, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """-> rows [n], labels [n, Y] of a task of the set.
+
+    Raises:
+      ConfigError: the set has no labels, or no such task.
+    """
+    labels = prepared.index["labels"]
+    if not labels.shape[1]:
+        raise ConfigError(
+            f"{prepared.name} has no labels to probe; name a labelled prepared set"
+        )
+    if task == "labels":
+        return np.arange(len(prepared)), labels
+    if task not in ptbxl.TASKS:
+        raise ConfigError(
+            f"unknown task {task!r}{near(task, ['labels', *ptbxl.TASKS])}"
+        )
+    if not prepared.label_table:
+        raise ConfigError(
+            f"{prepared.name} has no table of SCP statements; only task='labels' works"
+        )
+    found = ptbxl.task(task, labels, prepared.labels, prepared.label_table)
+    return np.asarray(found.rows), np.asarray(found.labels)
+
+
+def make_probe(
+    values: Mapping[str, Any],
+    path: str,
+    *,
+    prepared: PreparedSet,
+    method: Method,
+    crop: int,
+    clip: float | None,
+    mesh: jax.sharding.Mesh,
+) -> Probe:
+    """The evaluator on an opened set; raises ConfigError where they do not fit."""
+    settings = build(ProbeSettings, values, path)
+    rows, labels = labels_of(prepared, settings.task)
+    rng = np.random.default_rng(0)
+
+    def part(folds):
+        chosen = np.isin(rows, select_records(prepared, folds))
+        if not chosen.any():
+            raise ConfigError(f"{path}: no labelled record in folds {folds}")
+        places = rng.permutation(np.flatnonzero(chosen))[: settings.max_records]
+        places.sort()
+        return rows[places], labels[places]
+
+    train_rows, train_labels = part(settings.train_folds)
+    valid_rows, valid_labels = part(settings.valid_folds)
+    return Probe(
+        settings=settings,
+        prepared=prepared,
+        train_rows=train_rows,
+        valid_rows=valid_rows,
+        train_labels=train_labels,
+        valid_labels=valid_labels,
+        function=make_feature_function(method, mesh, clip=clip, tokens=False),
+        crop=crop,
+        mesh=mesh,
+    )

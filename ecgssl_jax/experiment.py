@@ -1,0 +1,112 @@
+"""What a config describes, checked before anything expensive starts.
+
+A config file returns nested mappings (ml_collections); `parse` turns them into the
+frozen `Experiment`. Every setting, its meaning and its default stands here or in
+the `Settings` of the method, model, masks or evaluator that it configures.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ecgssl_jax.optim import Settings as OptimSettings
+from ecgssl_jax.settings import ConfigError, build
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where the batches come from.
+
+    Attributes:
+      root: folder of the prepared sets.
+      name: of the prepared set; 'synthetic' is made on first use.
+      folds: folds to train on; None for all.
+      crop: T, samples of a random crop; it must not exceed the stored records.
+      clip: largest magnitude after normalising, in standard deviations of the
+        lead; None for none.
+      cache: 'none' reads records on demand, 'host' keeps the set in memory,
+        'device' shards it over the memory of the accelerators.
+      synthetic_records: size of the embedded set when it is made.
+    """
+
+    root: str = "data"
+    name: str = "synthetic"
+    folds: tuple[int, ...] | None = None
+    crop: int = 1000
+    clip: float | None = 5.0
+    cache: Literal["none", "host", "device"] = "host"
+    synthetic_records: int = 4000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mesh:
+    """Devices along each axis; one -1 takes what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """What is saved of a run.
+
+    Attributes:
+      every: steps between saves.
+      keep: how many of the newest stay.
+      best: evaluator/metric whose highest value marks the best checkpoint, which
+        is kept beside the newest ones.
+    """
+
+    every: int = 500
+    keep: int = 2
+    best: str = "probe/macro_auroc"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One training run.
+
+    Attributes:
+      seed: of everything random.
+      steps: updates of the parameters.
+      batch_size: B, rows of the global batch, over all devices and processes.
+      dtype: of matrix products: 'bfloat16', 'float32', or 'auto': bfloat16 on
+        accelerators, float32 on CPUs.
+      method, model, masks: `name` or `kind` and its settings.
+      evaluators: name -> settings, run during training.
+      rules: (pattern, axes) of the sharding of parameters; () for the defaults.
+      log_every: steps between log lines.
+    """
+
+    seed: int = 0
+    steps: int
+    batch_size: int
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    data: Data = Data()
+    masks: Mapping[str, Any] | None = None
+    model: Mapping[str, Any]
+    method: Mapping[str, Any]
+    optim: OptimSettings = OptimSettings()
+    mesh: Mesh = Mesh()
+    rules: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
+    checkpoint: Checkpoints = Checkpoints()
+    evaluators: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    log_every: int = 50
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"config.{name}: expected at least 1, found {getattr(self, name)}"
+                )
+        if self.batch_size % self.optim.accumulate:
+            raise ConfigError(
+                f"config.batch_size: {self.batch_size} rows cannot be split into "
+                f"optim.accumulate={self.optim.accumulate} micro-batches"
+            )
+
+
+def parse(config: Mapping[str, Any]) -> Experiment:
+    """The checked experiment; raises ConfigError with the key and a near match."""
+    return build(Experiment, config, "config")

@@ -1,0 +1,297 @@
+"""Published PyTorch checkpoints -> our modules and parameters.
+
+The state dictionaries come as NumPy arrays, so PyTorch itself is not needed:
+`{name: tensor.numpy() for name, tensor in torch.load(file)["model"].items()}`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ecgssl_jax.models import vit
+from ecgssl_jax.models.network import Network
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Loaded(NamedTuple):
+    """A module and the parameters to apply it with: `module.apply(params, ...)`."""
+
+    module: Network
+    params: dict[str, Any]
+
+
+def load(
+    state_dict: Arrays,
+    layout: str,
+    *,
+    num_heads: int,
+    predictor_num_heads: int | None = None,
+) -> dict[str, Loaded]:
+    """Reads a published checkpoint.
+
+    Args:
+      state_dict: parameter name -> array, in PyTorch's layouts. Names may be
+        joined by '.' or '/', and carry the prefix 'module.'.
+      layout: 'weimann' (ECG-JEPA, arXiv 2410.13867) or 'ijepa1d' (I-JEPA,
+        arXiv 2301.08243, on 1-D patches).
+      num_heads: heads of the encoders; the arrays do not tell.
+      predictor_num_heads: heads of the predictor; `num_heads` if None.
+
+    Returns:
+      Module name ('encoder', 'target_encoder', 'predictor': those that are there)
+      -> module and parameters.
+
+    Raises:
+      ValueError: an unknown layout, or arrays that are missing, left over or of
+        a shape that does not fit, by name.
+    """
+    if layout not in _LAYOUTS:
+        raise ValueError(
+            f"unknown layout {layout!r}; known are {', '.join(sorted(_LAYOUTS))}"
+        )
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in state_dict.items():
+        module, _, rest = name.replace("/", ".").removeprefix("module.").partition(".")
+        rest = rest.removeprefix("module.")
+        groups.setdefault(module, {})[rest] = np.asarray(array)
+    heads = {"predictor": predictor_num_heads or num_heads}
+    loaded = {}
+    for module, arrays in groups.items():
+        if module not in _LAYOUTS[layout]:
+            raise ValueError(
+                f"{module!r} is no module of layout {layout!r}, which has "
+                f"{', '.join(_LAYOUTS[layout])}; pass the arrays of those only, "
+                "each name starting with its module"
+            )
+        read = _LAYOUTS[layout][module]
+        loaded[module] = read(_Reader(module, arrays), heads.get(module, num_heads))
+    return loaded
+
+
+class _Reader:
+    """The arrays of one module; remembers which were used."""
+
+    def __init__(self, module: str, arrays: dict[str, np.ndarray]):
+        self.module = module
+        self._arrays = dict(arrays)
+
+    def take(self, name: str, *, optional: bool = False) -> np.ndarray | None:
+        if name not in self._arrays and not optional:
+            raise ValueError(f"{self.module}: the checkpoint lacks {name!r}")
+        return self._arrays.pop(name, None)
+
+    def array(self, name: str) -> np.ndarray:
+        array = self.take(name)
+        assert array is not None
+        return array
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name not in self._arrays:
+            raise ValueError(f"{self.module}: the checkpoint lacks {name!r}")
+        return self._arrays[name].shape
+
+    def has(self, name: str) -> bool:
+        return name in self._arrays
+
+    def depth(self, prefix: str) -> int:
+        pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
+        found = (pattern.match(name) for name in self._arrays)
+        return 1 + max((int(m.group(1)) for m in found if m), default=-1)
+
+    def finish(self) -> None:
+        if self._arrays:
+            raise ValueError(
+                f"{self.module}: arrays that this layout does not know: "
+                f"{', '.join(sorted(self._arrays))}"
+            )
+
+
+def _linear(reader: _Reader, name: str) -> dict[str, np.ndarray]:
+    """Linear [out, in] -> kernel [in, out]."""
+    params = {"kernel": reader.array(f"{name}.weight").T}
+    bias = reader.take(f"{name}.bias", optional=True)
+    return params if bias is None else params | {"bias": bias}
+
+
+def _norm(reader: _Reader, name: str) -> dict[str, np.ndarray]:
+    params = {"scale": reader.array(f"{name}.weight")}
+    bias = reader.take(f"{name}.bias", optional=True)
+    return params if bias is None else params | {"bias": bias}
+
+
+def _block(reader: _Reader, name: str, num_heads: int) -> dict[str, Any]:
+    qkv, out = _linear(reader, f"{name}.attn.qkv"), _linear(reader, f"{name}.attn.proj")
+    width = out["kernel"].shape[1]
+    heads = (num_heads, width // num_heads)
+    qkv["kernel"] = qkv["kernel"].reshape(width, 3, *heads)
+    if "bias" in qkv:
+        qkv["bias"] = qkv["bias"].reshape(3, *heads)
+    out["kernel"] = out["kernel"].reshape(*heads, width)
+    return {
+        "norm1": _norm(reader, f"{name}.norm1"),
+        "attention": {"qkv": qkv, "out": out},
+        "norm2": _norm(reader, f"{name}.norm2"),
+        "mlp": {
+            "in": _linear(reader, f"{name}.mlp.fc1"),
+            "out": _linear(reader, f"{name}.mlp.fc2"),
+        },
+    }
+
+
+def _blocks(reader: _Reader, name: str, norm: str, num_heads: int) -> dict[str, Any]:
+    depth = reader.depth(name)
+    layers = {
+        f"block_{i}": _block(reader, f"{name}.{i}", num_heads) for i in range(depth)
+    }
+    return layers | {"norm": _norm(reader, norm)}
+
+
+def _transformer_settings(
+    reader: _Reader, blocks: str, width: int, num_heads: int
+) -> dict[str, Any]:
+    if width % num_heads:
+        raise ValueError(
+            f"{reader.module}: a width of {width} cannot be split into {num_heads} "
+            "heads; pass the published number of heads"
+        )
+    return dict(
+        width=width,
+        depth=reader.depth(blocks),
+        num_heads=num_heads,
+        mlp_ratio=reader.shape(f"{blocks}.0.mlp.fc1.weight")[0] / width,
+        use_bias=reader.has(f"{blocks}.0.attn.qkv.bias"),
+        exact_gelu=True,
+        norm_eps=1e-6,
+    )
+
+
+def _finish(
+    reader: _Reader, module: Network, params: dict[str, Any], *inputs, **kwargs
+) -> Loaded:
+    """Checks that everything was used and that the shapes are the module's."""
+    reader.finish()
+    params = jax.tree.map(np.ascontiguousarray, params)
+    expected = jax.eval_shape(
+        lambda key: module.init(key, *inputs, **kwargs), jax.random.key(0)
+    )
+    found_shapes = jax.tree.map(np.shape, params)
+    expected_shapes = jax.tree.map(lambda x: x.shape, expected)
+    if found_shapes != expected_shapes:
+        raise ValueError(
+            f"{reader.module}: the arrays do not fit the layout; found "
+            f"{found_shapes}, expected {expected_shapes}"
+        )
+    return Loaded(module, params)
+
+
+def _encoder(
+    reader: _Reader, num_heads: int, *, interleaved: bool, unused: tuple[str, ...] = ()
+) -> Loaded:
+    for name in unused:
+        reader.take(name, optional=True)
+    kernel = reader.array("patch_embed.proj.weight")  # [D, C, P]
+    width, leads, patch_size = kernel.shape
+    settings = _transformer_settings(reader, "blocks", width, num_heads)
+    table = reader.take("pos_embed", optional=True)
+    if table is not None:
+        _check_positions(reader, table[0], interleaved)
+    registers = reader.take("registers", optional=True)
+    module = vit.ViT(
+        patch_size=patch_size,
+        num_registers=0 if registers is None else registers.shape[1],
+        interleaved_positions=interleaved,
+        **settings,
+    )
+    embedding = {"kernel": kernel.transpose(2, 1, 0).reshape(-1, width)}
+    bias = reader.take("patch_embed.proj.bias", optional=True)
+    if bias is not None:
+        embedding["bias"] = bias
+    params: dict[str, Any] = {
+        "patch_embedding": embedding,
+        "transformer": _blocks(reader, "blocks", "norm", num_heads),
+    }
+    if registers is not None:
+        params["registers"] = registers[0]
+    ecg = np.zeros((1, 2 * patch_size, leads), np.float32)
+    return _finish(reader, Network(module), params, ecg)
+
+
+def _predictor(
+    reader: _Reader, num_heads: int, *, interleaved: bool, prefix: str
+) -> Loaded:
+    mask_token = reader.array("mask_token")  # [1, 1, D]
+    width = mask_token.shape[-1]
+    settings = _transformer_settings(reader, f"{prefix}blocks", width, num_heads)
+    table = reader.take(f"{prefix}pos_embed", optional=True)
+    if table is not None:
+        _check_positions(reader, table[0], interleaved)
+    embedding = _linear(reader, f"{prefix}embed")
+    projection = _linear(reader, f"{prefix}proj")
+    module = vit.Predictor(
+        out_width=projection["kernel"].shape[1],
+        interleaved_positions=interleaved,
+        **settings,
+    )
+    params = {
+        "mask_token": mask_token[0, 0],
+        "embedding": embedding,
+        "transformer": _blocks(reader, f"{prefix}blocks", f"{prefix}norm", num_heads),
+        "projection": projection,
+    }
+    context = np.zeros((1, 1, embedding["kernel"].shape[0]), np.float32)
+    return _finish(
+        reader,
+        Network(module),
+        params,
+        context,
+        np.ones((1, 1), bool),
+        np.zeros((1, 2), np.int32),
+        num_patches=2,
+        num_targets=1,
+    )
+
+
+def _check_positions(reader: _Reader, table: np.ndarray, interleaved: bool) -> None:
+    ours = vit.sine_cosine_positions(*table.shape, interleaved=interleaved)
+    error = float(np.abs(ours - table).max())
+    if error > 1e-4:
+        raise ValueError(
+            f"{reader.module}: its position table is not the fixed sine-cosine one of "
+            f"this layout (largest difference {error:.2g}); learned positions are "
+            "not supported"
+        )
+
+
+def _weimann_encoder(reader: _Reader, num_heads: int) -> Loaded:
+    return _encoder(reader, num_heads, interleaved=True)
+
+
+def _weimann_predictor(reader: _Reader, num_heads: int) -> Loaded:
+    return _predictor(reader, num_heads, interleaved=True, prefix="")
+
+
+def _ijepa_encoder(reader: _Reader, num_heads: int) -> Loaded:
+    # The published encoder carries a mask token that nothing reads.
+    return _encoder(reader, num_heads, interleaved=False, unused=("mask_token",))
+
+
+def _ijepa_predictor(reader: _Reader, num_heads: int) -> Loaded:
+    return _predictor(reader, num_heads, interleaved=False, prefix="predictor_")
+
+
+_LAYOUTS: dict[str, dict[str, Callable[[_Reader, int], Loaded]]] = {
+    "weimann": {
+        "encoder": _weimann_encoder,
+        "target_encoder": _weimann_encoder,
+        "predictor": _weimann_predictor,
+    },
+    "ijepa1d": {
+        "encoder": _ijepa_encoder,
+        "target_encoder": _ijepa_encoder,
+        "predictor": _ijepa_predictor,
+    },
+}

@@ -1,0 +1,40 @@
+"""The contract between a method and the trainer."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+
+Tree = Any
+Batch = Mapping[str, jax.Array]
+
+
+class Method(Protocol):
+    """A training objective: pure functions, traced inside one jitted step.
+
+    `batch` is the flat dictionary of the pipeline, except that `ecg` is what
+    `signals.prepare` made of it: [B, T, C] float32, normalised. `params` is what
+    the optimiser updates; `extra` is everything else that a step carries on (an
+    EMA network, batch statistics); both are sharded, donated and saved alike.
+    """
+
+    def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
+        """-> params, extra. Only the shapes of `batch` matter."""
+        ...
+
+    def loss(
+        self, params: Tree, extra: Tree, batch: Batch, rng: jax.Array
+    ) -> tuple[jax.Array, tuple[Tree, dict[str, jax.Array]]]:
+        """-> loss, (extra, metrics): the loss and the metrics are scalars."""
+        ...
+
+    def after_update(self, params: Tree, extra: Tree, step: jax.Array) -> Tree:
+        """-> extra. `step`: the updates made so far, this one included, int32."""
+        ...
+
+    def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
+        """Evaluation mode -> 'pooled' [B, D], 'tokens' [B, N, D], and, where a
+
+        record can be shorter than the crop, 'tokens_valid' [B, N] bool.
+        """
+        ...

@@ -1,0 +1,64 @@
+"""Encoders by their name in a config."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ecgssl_jax.models import vit
+from ecgssl_jax.settings import ConfigError, convert, near
+
+_NOT_SETTINGS = ("parent", "name", "dtype")
+
+
+def compute_dtype(name: str) -> Any:
+    """'auto', 'float32' or 'bfloat16' -> the dtype of matrix products here."""
+    if name == "auto":
+        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    return jnp.dtype(name)
+
+
+def make_encoder(settings: Mapping[str, Any], *, dtype: Any) -> vit.ViT:
+    """The module that `config.model` describes: a preset and changes to it.
+
+    Raises:
+      ConfigError: an unknown name, preset or setting, or a missing one.
+    """
+    settings = dict(settings)
+    name = settings.pop("name", "vit")
+    if name != "vit":
+        raise ConfigError(f"config.model.name: unknown encoder {name!r}; known are vit")
+    preset = settings.pop("preset", None)
+    values: dict[str, Any] = {}
+    if preset is not None:
+        if preset not in vit.PRESETS:
+            known = list(vit.PRESETS)
+            raise ConfigError(
+                f"config.model.preset: unknown preset {preset!r}{near(preset, known)}"
+            )
+        values |= vit.PRESETS[preset]
+    fields = {
+        field.name: field
+        for field in dataclasses.fields(vit.ViT)
+        if field.name not in _NOT_SETTINGS
+    }
+    for key, value in settings.items():
+        if key not in fields:
+            raise ConfigError(
+                f"config.model: unknown key {key!r}{near(key, list(fields))}"
+            )
+        values[key] = convert(fields[key].type, value, f"config.model.{key}")
+    for key, field in fields.items():
+        if field.default is dataclasses.MISSING and key not in values:
+            raise ConfigError(
+                f"config.model.{key} is missing; set it, or choose a preset of "
+                f"{', '.join(vit.PRESETS)}"
+            )
+    if values["width"] % values["num_heads"]:
+        raise ConfigError(
+            f"config.model: a width of {values['width']} cannot be split into "
+            f"{values['num_heads']} heads"
+        )
+    return vit.ViT(**values, dtype=dtype)

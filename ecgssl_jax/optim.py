@@ -1,0 +1,155 @@
+"""Schedules, parameter masks by regular expression, and the optax chain."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """`config.optim`: AdamW (arXiv 1711.05101) with schedules.
+
+    Attributes:
+      learning_rate: (first, peak, last): linear warm-up, then a cosine.
+      warmup: share of all steps.
+      weight_decay: (first, last), a cosine between them.
+      b1, b2, epsilon: Adam's.
+      clip_norm: largest global norm of the gradient; None leaves it as it is.
+      decay: (pattern, factor) of the weight decay; the first pattern found in a
+        parameter's path wins, and every path must be matched.
+      rates: (pattern, factor) of the learning rate, likewise; 0 freezes.
+      accumulate: micro-batches that a step is computed in, one after the other.
+    """
+
+    learning_rate: tuple[float, float, float] = (1e-6, 1e-3, 1e-6)
+    warmup: float = 0.1
+    weight_decay: tuple[float, float] = (0.01, 0.1)
+    b1: float = 0.9
+    b2: float = 0.99
+    epsilon: float = 1e-6
+    clip_norm: float | None = None
+    decay: tuple[tuple[str, float], ...] = (
+        (r"(kernel|registers|mask_token)$", 1.0),
+        (r".*", 0.0),
+    )
+    rates: tuple[tuple[str, float], ...] = ((r".*", 1.0),)
+    accumulate: int = 1
+
+
+def warmup_cosine(
+    step: jax.Array,
+    *,
+    first: float,
+    peak: float,
+    last: float,
+    warmup: int,
+    total: int,
+) -> jax.Array:
+    """`first` to `peak` linearly over `warmup` steps, a cosine to `last` at `total`."""
+    step = jnp.asarray(step)
+    rising = first + (peak - first) * step / max(warmup, 1)
+    falling = cosine(step - warmup, first=peak, last=last, total=total - warmup)
+    return jnp.where(step < warmup, rising, falling)
+
+
+def cosine(step: jax.Array, *, first: float, last: float, total: int) -> jax.Array:
+    """Half a cosine from `first` at step 0 to `last` at `total` and after."""
+    progress = jnp.clip(step / max(total, 1), 0.0, 1.0)
+    return last + (first - last) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+
+
+def path_string(path: Sequence[Any]) -> str:
+    """A tree path as 'encoder/transformer/block_0/mlp/in/kernel'."""
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+
+
+def match_rules(rules: Sequence[tuple[str, Any]], tree: Any, *, what: str) -> Any:
+    """The value of the first rule whose pattern is found in each leaf's path.
+
+    Raises:
+      ValueError: a leaf that no pattern matches, by its path.
+    """
+
+    def value(path, _):
+        name = path_string(path)
+        for pattern, found in rules:
+            if re.search(pattern, name):
+                return found
+        raise ValueError(
+            f"no rule of {what} matches the parameter {name!r}; its patterns are "
+            f"{[pattern for pattern, _ in rules]}; end the table with ('.*', ...)"
+        )
+
+    return jax.tree_util.tree_map_with_path(value, tree)
+
+
+class _ScheduledState(NamedTuple):
+    count: jax.Array
+
+
+def _scheduled_descent(
+    learning_rate: Schedule, weight_decay: Schedule, settings: Settings
+) -> optax.GradientTransformation:
+    """update -> -rate * (update + decay * parameter), with both scheduled."""
+
+    def init(params):
+        match_rules(settings.decay, params, what="optim.decay")
+        match_rules(settings.rates, params, what="optim.rates")
+        return _ScheduledState(jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None):
+        rate, decay = learning_rate(state.count), weight_decay(state.count)
+
+        def one(update, param, decay_factor, rate_factor):
+            step = update + (decay * decay_factor).astype(param.dtype) * param
+            return -(rate * rate_factor).astype(param.dtype) * step
+
+        updates = jax.tree.map(
+            one,
+            updates,
+            params,
+            match_rules(settings.decay, params, what="optim.decay"),
+            match_rules(settings.rates, params, what="optim.rates"),
+        )
+        return updates, _ScheduledState(state.count + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def schedules(settings: Settings, steps: int) -> tuple[Schedule, Schedule]:
+    """The learning rate and the weight decay as functions of the step from 0.
+
+    The last step, number `steps - 1`, is taken with their last values.
+    """
+    first, peak, last = settings.learning_rate
+    warmup, final = round(settings.warmup * steps), steps - 1
+
+    def learning_rate(step):
+        return warmup_cosine(
+            step, first=first, peak=peak, last=last, warmup=warmup, total=final
+        )
+
+    def weight_decay(step):
+        first, last = settings.weight_decay
+        return cosine(step, first=first, last=last, total=final)
+
+    return learning_rate, weight_decay
+
+
+def make_optimiser(settings: Settings, steps: int) -> optax.GradientTransformation:
+    """Clipping, Adam, decoupled weight decay and schedules as one optax chain."""
+    learning_rate, weight_decay = schedules(settings, steps)
+    parts = [
+        optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=settings.epsilon),
+        _scheduled_descent(learning_rate, weight_decay, settings),
+    ]
+    if settings.clip_norm is not None:
+        parts.insert(0, optax.clip_by_global_norm(settings.clip_norm))
+    return optax.chain(*parts)

@@ -1,0 +1,153 @@
+"""Raw recordings -> a prepared data set.
+
+    python -m ecgssl_jax.prepare ptbxl --source=ptb-xl --output=data/ptbxl
+    python -m ecgssl_jax.prepare ptbxl --source=ptb-xl --output=data/ptbxl --download
+    python -m ecgssl_jax.prepare wfdb --source=folder --output=data/mine --rate=250
+    python -m ecgssl_jax.prepare manifest --source=records.csv --output=data/mine \\
+        --source-rate=500 --unit=uV --leads=I,II,V1,V2,V3,V4,V5,V6
+    python -m ecgssl_jax.prepare array --source=ecg.npy --layout=NCT ...
+    python -m ecgssl_jax.prepare synthetic --num-records=4000 --output=data/synthetic
+
+`--rate` is always that of the prepared set; recordings at another rate are
+resampled. What the quality pass finds is in quality.csv beside the data.
+"""
+
+import argparse
+import os
+import sys
+
+from ecgssl_jax.data.download import PTBXL_URL, DownloadError, download_ptbxl
+from ecgssl_jax.data.quality import OPTIONAL, Thresholds
+from ecgssl_jax.data.readers.array import array_source
+from ecgssl_jax.data.readers.manifest import Signals, manifest_source, split_leads
+from ecgssl_jax.data.readers.ptbxl import ptbxl_source
+from ecgssl_jax.data.readers.source import Source, SourceError
+from ecgssl_jax.data.readers.wfdb_records import wfdb_source
+from ecgssl_jax.data.writing import Settings, prepare_dataset
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ecgssl_jax.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="SOURCE")
+    shared = _shared_options()
+
+    def add(kind: str, help: str) -> argparse.ArgumentParser:
+        return kinds.add_parser(kind, help=help, description=help, parents=[shared])
+
+    ptbxl = add("ptbxl", "PTB-XL in PhysioNet's layout")
+    ptbxl.add_argument("--source", required=True, help="its folder")
+    ptbxl.add_argument(
+        "--download", action="store_true", help="download into --source what is missing"
+    )
+    ptbxl.add_argument("--base-url", default=PTBXL_URL, help="where to download from")
+
+    wfdb = add("wfdb", "a folder of WFDB records")
+    wfdb.add_argument("--source", required=True, help="the folder")
+    wfdb.add_argument(
+        "--label-comment",
+        default="",
+        help="header comment that holds labels, separated by commas, such as Dx",
+    )
+
+    manifest = add("manifest", "a CSV or Parquet table that points at .npy files")
+    manifest.add_argument("--source", required=True, help="the table")
+    manifest.add_argument("--layout", choices=("TC", "CT"), default="TC")
+    array = add("array", "one .npy or .npz array of records")
+    array.add_argument("--source", required=True, help="the array's file")
+    array.add_argument("--layout", choices=("NTC", "NCT"), required=True)
+    array.add_argument("--key", default="", help="the array's name in a .npz")
+    for each in (manifest, array):
+        each.add_argument("--source-rate", type=float, help="of the recordings, Hz")
+        each.add_argument("--unit", help="mV, uV, ..., or one step, such as 4.88uV")
+        each.add_argument("--leads", help="names in order, separated by commas")
+
+    synthetic = add("synthetic", "ECGs that this package makes")
+    synthetic.add_argument("--num-records", type=int, default=4000)
+    synthetic.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _shared_options() -> argparse.ArgumentParser:
+    default, limits = Settings(), Thresholds()
+    shared = argparse.ArgumentParser(add_help=False)
+    add = shared.add_argument
+    add("--output", required=True, help="folder of the set; its last part is the name")
+    add("--rate", type=float, help="of the set, Hz (default: the recordings')")
+    add("--seconds", type=float, default=default.seconds, help="length of a window")
+    add("--scale", type=float, default=default.scale, help="mV of one stored step")
+    add("--max-rejected", type=float, default=default.max_rejected, help="a share")
+    add("--min-leads", type=int, default=limits.min_leads, help="fewer are rejected")
+    add(
+        "--reject",
+        default="",
+        help=f"findings that reject, separated by commas, out of: {', '.join(OPTIONAL)}",
+    )
+    add("--patient-salt", default="", help="a secret mixed into the patients' hashes")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    add("--overwrite", action="store_true", help="replace a set that is there")
+    return shared
+
+
+def make_source(args: argparse.Namespace) -> Source:
+    """The source that the command line asks for."""
+    if args.kind == "ptbxl":
+        # What is not a multiple of 100 Hz comes from the higher rate.
+        rate = 100 if args.rate in (None, 100) else 500
+        if args.download:
+            download_ptbxl(args.source, rate=rate, base_url=args.base_url)
+        return ptbxl_source(args.source, rate=rate)
+    if args.kind == "wfdb":
+        return wfdb_source(args.source, label_comment=args.label_comment)
+    if args.kind == "synthetic":
+        # The generator is slow to import and needed here only.
+        from ecgssl_jax.data.readers.synthetic import synthetic_source
+
+        rate = args.rate or 100.0
+        return synthetic_source(args.num_records, seed=args.seed, rate=rate)
+    signals = Signals(
+        rate=args.source_rate,
+        unit=args.unit,
+        leads=split_leads(args.leads) if args.leads else None,
+        layout=args.layout.removeprefix("N"),
+    )
+    if args.kind == "manifest":
+        return manifest_source(args.source, signals)
+    return array_source(args.source, signals, key=args.key)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = make_parser().parse_args(argv)
+    try:
+        thresholds = Thresholds(
+            min_leads=args.min_leads,
+            reject=tuple(x.strip() for x in args.reject.split(",") if x.strip()),
+        )
+        prepared = prepare_dataset(
+            make_source(args),
+            args.output,
+            settings=Settings(
+                rate=args.rate,
+                seconds=args.seconds,
+                scale=args.scale,
+                max_rejected=args.max_rejected,
+                thresholds=thresholds,
+                salt=args.patient_salt,
+            ),
+            overwrite=args.overwrite,
+            workers=args.workers,
+        )
+    except (SourceError, DownloadError, FileExistsError, ValueError) as error:
+        sys.exit(f"prepare: {error}")
+    print(
+        f"{prepared.directory}: {len(prepared)} records of {args.seconds:g} s at "
+        f"{prepared.rate:g} Hz; findings in {prepared.directory / 'quality.csv'}"
+    )
+
+
+if __name__ == "__main__":
+    main()

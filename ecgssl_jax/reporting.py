@@ -1,0 +1,200 @@
+"""Metrics to JSONL, TensorBoard and the console; the run's clock."""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+
+METRICS = "metrics.jsonl"
+_TENSORBOARD = "tensorboard"
+_PACKAGES = (
+    "ecgssl_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "tensorflow-cpu",
+    "tensorflow",
+    "tensorflow-datasets",
+)
+
+
+def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; a half-written last line is left out."""
+    path = Path(workdir) / METRICS
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            logging.warning("%s: left out a line that a kill cut short", path)
+    return lines
+
+
+class MetricWriter:
+    """Appends lines of {"step": s, name: value} to JSONL and TensorBoard.
+
+    Opening it for a run that continues at `step` drops every line beyond that step,
+    so that the logs are those of one uninterrupted run. Only the first process
+    writes.
+    """
+
+    def __init__(self, workdir: str | Path, *, step: int):
+        self._file = self._tensorboard = None
+        if jax.process_index() != 0:
+            return
+        from tensorboardX import SummaryWriter
+
+        workdir = Path(workdir)
+        kept = [line for line in read_metrics(workdir) if line["step"] <= step]
+        temporary = workdir / f"{METRICS}.new"
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(temporary, workdir / METRICS)
+        # Event files cannot be cut: they are written anew.
+        folder = workdir / _TENSORBOARD
+        for old in folder.glob("events.*"):
+            old.unlink()
+        self._tensorboard = SummaryWriter(str(folder))
+        for line in kept:
+            self._to_tensorboard(line)
+        self._file = open(workdir / METRICS, "a", encoding="utf-8")
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One line; values that are not finite are written as null."""
+        if self._file is None:
+            return
+        values = {name: float(value) for name, value in metrics.items()}
+        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        line = {"step": step, **finite}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        self._to_tensorboard(line)
+
+    def _to_tensorboard(self, line: Mapping[str, Any]) -> None:
+        assert self._tensorboard is not None
+        for name, value in line.items():
+            if name != "step" and value is not None:
+                self._tensorboard.add_scalar(name, value, line["step"])
+
+    def close(self) -> None:
+        """Flushes both."""
+        if self._file is not None:
+            self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+class Clock:
+    """Splits the time of the steps into waiting for data and computing.
+
+    Attributes:
+      elapsed: seconds of training so far, those before an interruption included.
+    """
+
+    def __init__(self, elapsed: float = 0.0):
+        self.elapsed = elapsed
+        self._mark = time.perf_counter()
+        self._waiting = self._stepping = 0.0
+        self._steps = 0
+
+    def start(self) -> None:
+        """Begins a step: what went before (evaluation, saving) is not its time."""
+        now = time.perf_counter()
+        self.elapsed += now - self._mark
+        self._mark = now
+
+    def got_data(self) -> None:
+        """The batch is there."""
+        now = time.perf_counter()
+        self._waiting += now - self._mark
+        self._lap(now)
+
+    def stepped(self) -> None:
+        """The step was dispatched and the one before it has finished."""
+        self._lap(time.perf_counter())
+        self._steps += 1
+
+    def _lap(self, now: float) -> None:
+        self._stepping += now - self._mark
+        self.elapsed += now - self._mark
+        self._mark = now
+
+    def report(self, batch_size: int) -> dict[str, float]:
+        """Rates since the last report."""
+        seconds, steps = max(self._stepping, 1e-9), max(self._steps, 1)
+        rates = {
+            "samples_per_second": batch_size * self._steps / seconds,
+            "step_seconds": seconds / steps,
+            "data_wait_share": self._waiting / seconds,
+            "elapsed_seconds": self.elapsed,
+        }
+        self._waiting = self._stepping = 0.0
+        self._steps = 0
+        return rates
+
+
+def progress_line(step: int, steps: int, metrics: Mapping[str, float]) -> str:
+    """One console line: loss, samples/s, share of waiting, time left."""
+    left = metrics["step_seconds"] * (steps - step)
+    minutes, seconds = divmod(round(left), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"step {step:>{len(str(steps))}}/{steps}  loss {metrics['loss']:.4f}  "
+        f"{metrics['samples_per_second']:,.0f} samples/s  "
+        f"data {100 * metrics['data_wait_share']:.0f} %  "
+        f"left {hours}:{minutes:02d}:{seconds:02d}"
+    )
+
+
+def say(text: str) -> None:
+    """Prints on the first process only."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
+def describe_run() -> dict[str, Any]:
+    """Versions, devices, command and git revision, to be kept beside a run."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    devices = jax.devices()
+    return {
+        "versions": versions,
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "processes": jax.process_count(),
+        "command": sys.argv,
+        "git_revision": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    """The revision of the checkout this package runs from, '+' if it was changed."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(folder), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    revision = git("rev-parse", "HEAD")
+    return revision and revision + ("+" if git("status", "--porcelain") else "")

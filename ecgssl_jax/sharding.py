@@ -1,0 +1,118 @@
+"""The mesh from the config, and (pattern, axes) rules -> shardings."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from ecgssl_jax.experiment import Mesh
+from ecgssl_jax.optim import match_rules, path_string
+from ecgssl_jax.settings import ConfigError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = PartitionSpec(("data", "fsdp"))
+
+Rules = Sequence[tuple[str, tuple[str | None, ...]]]
+
+# Axes name the trailing dimensions of an array, so that stacked layers (one more
+# dimension in front) follow the same rules. A dimension that an axis does not
+# divide stays whole.
+TRANSFORMER_RULES: Rules = (
+    (r"qkv/kernel$", ("fsdp", None, "tensor", None)),
+    (r"attention/out/kernel$", ("tensor", None, "fsdp")),
+    (r"mlp/in/kernel$", ("fsdp", "tensor")),
+    (r"mlp/out/kernel$", ("tensor", "fsdp")),
+    (r"kernel$", (None, "fsdp")),
+    (r".*", ()),
+)
+
+
+def make_mesh(settings: Mesh, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
+    """The mesh over all devices, with axes data, fsdp and tensor.
+
+    Raises:
+      ConfigError: the axes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [settings.data, settings.fsdp, settings.tensor]
+    known = int(np.prod([size for size in sizes if size != -1]))
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise ConfigError(
+            f"config.mesh: sizes must be positive, one of them may be -1; found {sizes}"
+        )
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if int(np.prod(sizes)) != len(devices):
+        raise ConfigError(
+            f"config.mesh: {dict(zip(AXES, sizes, strict=True))} asks for "
+            f"{int(np.prod(sizes))} devices, found {len(devices)}; change the axes, or "
+            "set one to -1 to take what is left"
+        )
+    types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
+
+
+def check_batch(batch_size: int, mesh: jax.sharding.Mesh) -> None:
+    """Raises ConfigError unless the mesh can split the batch."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % parts:
+        raise ConfigError(
+            f"config.batch_size: {batch_size} rows cannot be split over the "
+            f"{parts} devices of the mesh's data and fsdp axes; take a multiple of "
+            f"{parts}"
+        )
+
+
+def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Rows over the data and fsdp axes."""
+    return NamedSharding(mesh, BATCH)
+
+
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def tree_shardings(tree: Any, mesh: jax.sharding.Mesh, rules: Rules) -> Any:
+    """The sharding of every leaf (arrays or their shapes) by the first rule.
+
+    Optimiser state and EMA networks follow their parameters, because their paths
+    end alike.
+
+    Raises:
+      ConfigError: a rule with more axes than the array has dimensions.
+    """
+    specs = match_rules(
+        [(pattern, PartitionSpec(*axes)) for pattern, axes in rules],
+        tree,
+        what="config.rules",
+    )
+
+    def sharding(path, leaf, spec):
+        axes = tuple(spec)
+        if leaf.ndim < len(axes):
+            if leaf.ndim == 0:
+                return replicated(mesh)
+            raise ConfigError(
+                f"config.rules: {path_string(path)} has {leaf.ndim} dimensions, its "
+                f"rule {axes} names more"
+            )
+        sizes = leaf.shape[leaf.ndim - len(axes) :]
+        fitting = [
+            axis if axis and size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(axes, sizes, strict=True)
+        ]
+        return NamedSharding(
+            mesh, PartitionSpec(*[None] * (leaf.ndim - len(axes)), *fitting)
+        )
+
+    return jax.tree_util.tree_map_with_path(sharding, tree, specs)
+
+
+def process_rows(sharding: NamedSharding, batch_size: int) -> slice:
+    """The rows of the global batch that this process must provide."""
+    shards = sharding.addressable_devices_indices_map((batch_size,)).values()
+    bounds = [index[0].indices(batch_size)[:2] for index in shards]  # type: ignore[index]
+    return slice(min(b[0] for b in bounds), max(b[1] for b in bounds))

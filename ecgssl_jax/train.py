@@ -1,0 +1,337 @@
+"""The one training loop: restore, step, log, evaluate, save.
+
+The order within step s (counted from 0), in every run:
+  1. take the batch of step s; dispatch the update;
+  2. read the metrics of step s - 1, so that the device never waits for the host;
+     stop if its loss or gradient was not finite (that update was not applied);
+  3. log, evaluate and save what is due at step s + 1.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from absl import logging
+
+from ecgssl_jax import reporting, sharding
+from ecgssl_jax.checkpoint import Checkpointer
+from ecgssl_jax.evaluation.online import Evaluator
+from ecgssl_jax.experiment import Experiment
+from ecgssl_jax.methods.base import Method
+from ecgssl_jax.optim import make_optimiser, schedules
+from ecgssl_jax.signals import Statistics, prepare
+from ecgssl_jax.state import TrainState, abstract_state, make_init
+
+Batch = Mapping[str, Any]
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss or gradient that is not finite; the update was not applied."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """What to train, on what: all that `train` needs besides the experiment.
+
+    Attributes:
+      method: the objective.
+      statistics: of the prepared sets.
+      example: one global batch, for its shapes and dtypes.
+      batches: (start, stop, rows) -> the batches of those steps, only the given
+        rows of each; NumPy arrays.
+      evaluators: name -> evaluator.
+      materialise: completes a batch within the step, such as by fetching its
+        signals from `resident`; None where batches are complete.
+      resident: arrays that stay on the devices for `materialise`.
+    """
+
+    method: Method
+    statistics: Statistics
+    example: Batch
+    batches: Callable[[int, int, slice], Iterator[Batch]]
+    evaluators: Mapping[str, Evaluator] = dataclasses.field(default_factory=dict)
+    materialise: Callable[[Batch, Any], Batch] | None = None
+    resident: Any = None
+
+
+def train(
+    experiment: Experiment,
+    task: Task,
+    workdir: str | Path,
+    *,
+    meta: Mapping[str, Any] | None = None,
+) -> TrainState:
+    """Trains, or continues, the experiment in `workdir`, and returns the last state.
+
+    Args:
+      meta: kept in every checkpoint, such as the config.
+
+    Raises:
+      TrainingDiverged: at the first loss or gradient that is not finite.
+      ConfigError: a batch or rules that do not fit the mesh.
+    """
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+
+    # ---- Mesh ----
+    mesh = sharding.make_mesh(experiment.mesh)
+    sharding.check_batch(experiment.batch_size // experiment.optim.accumulate, mesh)
+    batch_sharding = sharding.batch_sharding(mesh)
+    rows = sharding.process_rows(batch_sharding, experiment.batch_size)
+
+    # ---- State: shapes, then shardings, then arrays ----
+    optimiser = make_optimiser(experiment.optim, experiment.steps)
+    clip = experiment.data.clip
+    init = make_init(task.method, optimiser, task.statistics, clip=clip)
+    example = _with_signals(task, task.example)
+    rules = experiment.rules or sharding.TRANSFORMER_RULES
+    abstract = abstract_state(init, example, mesh, rules)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+
+    # ---- Restore ----
+    saved = Checkpointer(workdir / "checkpoints", keep=experiment.checkpoint.keep)
+    best = Checkpointer(workdir / "best", keep=1)
+    with contextlib.ExitStack() as stack:
+        stack.callback(saved.close)
+        stack.callback(best.close)
+        restored = saved.restore(abstract)
+        if restored is None:
+            first = jax.jit(init, out_shardings=shardings)
+            state, progress = first(jax.random.key(experiment.seed), example), {}
+        else:
+            state, progress = restored
+        start = int(state.step)
+        best.discard_after(start)
+        if start:
+            reporting.say(f"continuing {workdir} at step {start}")
+        parameters = sum(x.size for x in jax.tree.leaves(state.params))
+        reporting.say(
+            f"{parameters / 1e6:.2f} M parameters, mesh "
+            f"{dict(mesh.shape)}, {experiment.steps} steps of {experiment.batch_size}"
+        )
+
+        # ---- Loop ----
+        update = make_update(experiment, task, mesh, shardings)
+        writer = reporting.MetricWriter(workdir, step=start)
+        stack.callback(writer.close)
+        loop = _Loop(
+            experiment=experiment,
+            task=task,
+            saved=saved,
+            best=best,
+            writer=writer,
+            clock=reporting.Clock(progress.get("elapsed_seconds", 0.0)),
+            meta=dict(meta or {}),
+            best_score=progress.get("best_score"),
+        )
+        stop = stack.enter_context(_stop_on_sigterm())
+        batches = task.batches(start, experiment.steps, rows)
+        # Ends the pipeline's threads before the interpreter does.
+        stack.callback(getattr(batches, "close", lambda: None))
+        pending = None
+        loop.clock.start()
+        for step, local in zip(range(start, experiment.steps), batches, strict=False):
+            batch = _to_devices(local, batch_sharding, experiment.batch_size)
+            loop.clock.got_data()
+            state, metrics = update(state, batch, task.resident)
+            if pending is not None:
+                loop.read(*pending)
+            pending = (step + 1, metrics)
+            loop.clock.stepped()
+            stopping = stop.is_set()
+            if stopping or loop.due(step + 1):
+                loop.read(*pending)
+                pending = None
+                loop.after(step + 1, state, save=stopping)
+                loop.clock.start()
+            if stopping and step + 1 < experiment.steps:
+                reporting.say(f"stopped by a signal; step {step + 1} is saved")
+                raise SystemExit(143)
+    return state
+
+
+def make_update(
+    experiment: Experiment, task: Task, mesh: jax.sharding.Mesh, shardings: Any
+) -> Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, jax.Array]]]:
+    """The jitted step: (state, batch, resident) -> state, metrics. Donates the state."""
+    method, settings = task.method, experiment.optim
+    optimiser = make_optimiser(settings, experiment.steps)
+    learning_rate, weight_decay = schedules(settings, experiment.steps)
+
+    def update(state: TrainState, batch: Batch, resident: Any):
+        rng = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
+        batch = _with_signals(task, batch, resident)
+        ecg = prepare(batch, state.statistics, clip=experiment.data.clip)
+        batch = dict(batch, ecg=ecg)
+        loss_and_gradient = jax.value_and_grad(method.loss, has_aux=True)
+        loss, extra, metrics, gradient = _accumulate(
+            loss_and_gradient, state, batch, rng, settings.accumulate
+        )
+        gradient_norm = optax.global_norm(gradient)
+        updates, optimiser_state = optimiser.update(
+            gradient, state.optimiser, state.params
+        )
+        params = optax.apply_updates(state.params, updates)
+        extra = method.after_update(params, extra, state.step + 1)
+        healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
+        new = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            params=params,
+            extra=extra,
+            optimiser=optimiser_state,
+        )
+        new = jax.tree.map(functools.partial(jnp.where, healthy), new, state)
+        metrics = {
+            **metrics,
+            "loss": loss,
+            "gradient_norm": gradient_norm,
+            "learning_rate": learning_rate(state.step),
+            "weight_decay": weight_decay(state.step),
+            "healthy": healthy,
+        }
+        return dataclasses.replace(new, healthy=healthy), metrics
+
+    everywhere = sharding.replicated(mesh)
+    return jax.jit(update, donate_argnums=0, out_shardings=(shardings, everywhere))
+
+
+def _accumulate(loss_and_gradient, state, batch, rng, parts: int):
+    """Mean loss, metrics and gradient over micro-batches, one after the other."""
+    if parts == 1:
+        (loss, (extra, metrics)), gradient = loss_and_gradient(
+            state.params, state.extra, batch, rng
+        )
+        return loss, extra, metrics, gradient
+
+    def split(x):
+        # Row r goes to part r mod parts: every device keeps its own rows.
+        return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    def one(carry, inputs):
+        extra, total = carry
+        part, number = inputs
+        (loss, (extra, metrics)), gradient = loss_and_gradient(
+            state.params, extra, part, jax.random.fold_in(rng, number)
+        )
+        total = jax.tree.map(lambda t, g: t + g / parts, total, gradient)
+        return (extra, total), (loss, metrics)
+
+    zero = jax.tree.map(jnp.zeros_like, state.params)
+    (extra, gradient), (losses, metrics) = jax.lax.scan(
+        one, (state.extra, zero), (jax.tree.map(split, batch), jnp.arange(parts))
+    )
+    return losses.mean(), extra, jax.tree.map(jnp.mean, metrics), gradient
+
+
+def _with_signals(task: Task, batch: Batch, resident: Any = None) -> Batch:
+    if task.materialise is None:
+        return batch
+    return task.materialise(batch, task.resident if resident is None else resident)
+
+
+def _to_devices(batch: Batch, spec: jax.sharding.NamedSharding, batch_size: int):
+    return {
+        name: jax.make_array_from_process_local_data(
+            spec, rows, (batch_size, *rows.shape[1:])
+        )
+        for name, rows in batch.items()
+    }
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Loop:
+    """What happens between steps, and what it remembers."""
+
+    experiment: Experiment
+    task: Task
+    saved: Checkpointer
+    best: Checkpointer
+    writer: reporting.MetricWriter
+    clock: reporting.Clock
+    meta: dict[str, Any]
+    best_score: float | None
+    last: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def read(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Waits for a step's metrics; stops the run if they are not finite."""
+        values = {name: float(value) for name, value in metrics.items()}
+        if not values.pop("healthy"):
+            raise TrainingDiverged(
+                f"step {step}: loss {values['loss']}, gradient norm "
+                f"{values['gradient_norm']}. The update was not applied; the last "
+                f"checkpoint is step {self.saved.latest_step()}. Last metrics: "
+                f"{json.dumps(self.last)}. Lower optim.learning_rate, set "
+                "optim.clip_norm, or look at the records of this batch."
+            )
+        self.last = values
+
+    def due(self, step: int) -> bool:
+        """Whether anything happens after `step` updates."""
+        every = [self.experiment.log_every, self.experiment.checkpoint.every]
+        every += [e.every for e in self.task.evaluators.values()]
+        return step == self.experiment.steps or any(step % n == 0 for n in every)
+
+    def after(self, step: int, state: TrainState, *, save: bool) -> None:
+        """Logs, evaluates and saves what is due after `step` updates."""
+        is_last = step == self.experiment.steps
+        if is_last or step % self.experiment.log_every == 0:
+            rates = self.clock.report(self.experiment.batch_size)
+            metrics = {**self.last, **rates}
+            self.writer.write(step, metrics)
+            line = reporting.progress_line(step, self.experiment.steps, metrics)
+            reporting.say(line)
+        for name, evaluator in self.task.evaluators.items():
+            if is_last or step % evaluator.every == 0:
+                values = {f"{name}/{k}": float(v) for k, v in evaluator.run(state)}
+                self.writer.write(step, values)
+                shown = "  ".join(f"{k} {v:.4f}" for k, v in values.items())
+                reporting.say(f"step {step}  {shown}")
+                self._keep_best(step, state, values)
+        if save or is_last or step % self.experiment.checkpoint.every == 0:
+            self.saved.save(step, state, self._progress())
+
+    def _keep_best(self, step: int, state: TrainState, values: Mapping[str, float]):
+        score = values.get(self.experiment.checkpoint.best)
+        if score is None or not math.isfinite(score):
+            return
+        if self.best_score is None or score > self.best_score:
+            self.best_score = score
+            self.best.save(step, state, self._progress())
+
+    def _progress(self) -> dict[str, Any]:
+        return {
+            **self.meta,
+            "seed": self.experiment.seed,
+            "elapsed_seconds": self.clock.elapsed,
+            "best_score": self.best_score,
+        }
+
+
+@contextlib.contextmanager
+def _stop_on_sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets; the former handler comes back at the end."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def handle(number, frame):
+        logging.warning("SIGTERM: saving after this step")
+        event.set()
+
+    former = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, former)

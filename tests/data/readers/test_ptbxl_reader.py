@@ -1,0 +1,169 @@
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecgssl_jax.data.prepared import open_prepared
+from ecgssl_jax.data.readers import ptbxl
+from ecgssl_jax.data.readers.source import SourceError
+from ecgssl_jax.data.record import Record, RecordError
+from ecgssl_jax.data.writing import Settings, prepare_dataset
+from ecgssl_jax.leads import LEADS
+
+SHARED = Path(__file__).resolve().parents[3].parent / "shared"
+pytestmark = pytest.mark.skipif(
+    not (SHARED / "data" / "ptbxl").exists(), reason="PTB-XL is not beside the checkout"
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """The first records of fold 9 in PhysioNet's layout."""
+    root = tmp_path_factory.mktemp("ptbxl") / "raw"
+    unpack = SHARED / "data" / "ptbxl" / "unpack"
+    command = [sys.executable, unpack, root, "--folds", "9", "--limit", "200"]
+    subprocess.run(command, check=True, capture_output=True)
+    return root
+
+
+@pytest.fixture
+def damaged(root, tmp_path):
+    """A copy of it to break."""
+    return shutil.copytree(root, tmp_path / "raw")
+
+
+def _rows(root):
+    with (root / ptbxl.DATABASE).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _readings(root):
+    source = ptbxl.ptbxl_source(root)
+    return dict(reading for task in source.tasks for reading in task())
+
+
+def test_signals_are_byte_identical_to_the_files(root, tmp_path):
+    prepared = prepare_dataset(ptbxl.ptbxl_source(root), tmp_path / "ptbxl")
+    rows = _rows(root)
+    assert len(prepared) == len(rows) == 200
+    assert prepared.index["record_id"].tolist() == [row["ecg_id"] for row in rows]
+    for row, signal in zip(rows, prepared.load(), strict=True):
+        raw = (root / f"{row['filename_lr']}.dat").read_bytes()
+        assert signal.astype("<i2").tobytes() == raw
+    assert prepared.scale == 0.001 and prepared.rate == 100
+
+
+def test_reports_folds_patients_and_likelihoods_are_kept(root, tmp_path):
+    prepared = prepare_dataset(ptbxl.ptbxl_source(root), tmp_path / "ptbxl")
+    rows, index = _rows(root), prepared.index
+    assert index["text"].tolist() == [row["report"] for row in rows]
+    assert set(index["fold"]) == {9}
+    patients = [row["patient_id"] for row in rows]
+    assert len(set(zip(patients, index["patient"], strict=True))) == len(set(patients))
+    assert index["patient"].max() + 1 == len(set(patients))
+    attributes = json.loads(index["attributes"][0])
+    assert str(attributes["scp_codes"]) == rows[0]["scp_codes"]
+    assert attributes["age"] == float(rows[0]["age"])
+    assert not {"patient_id", "report", "filename_hr"} & set(attributes)
+
+
+def test_the_label_table_is_that_of_the_statements(root):
+    source = ptbxl.ptbxl_source(root)
+    assert len(source.labels) == 71 and list(source.labels) == sorted(source.labels)
+    assert source.label_table["IMI"] == {
+        "description": "inferior myocardial infarction",
+        "diagnostic": True,
+        "form": False,
+        "rhythm": False,
+        "diagnostic_class": "MI",
+        "diagnostic_subclass": "IMI",
+    }
+    assert source.label_table["AFIB"]["rhythm"] is True
+    assert source.label_table["AFIB"]["diagnostic_class"] == ""
+
+
+def _stand_in(path, *, id, **fields):
+    """A tenth of a second of noise, the same for the same record."""
+    noise = np.random.default_rng(int(id)).normal(size=(10, 3)).astype(np.float32)
+    return Record(id=id, ecg=noise, rate=100.0, leads=LEADS[6:9], **fields)
+
+
+def test_prepared_labels_give_the_published_counts(tmp_path, monkeypatch):
+    """All rows of the table go through, with small signals in place of the files."""
+    golden = json.loads((SHARED / "golden" / "ptbxl_tasks.json").read_text())["all"]
+    monkeypatch.setattr(ptbxl, "read_wfdb", _stand_in)
+    source = ptbxl.ptbxl_source(SHARED / "data" / "ptbxl")
+    settings = Settings(seconds=0.1)
+    prepare_dataset(source, tmp_path / "ptbxl", settings=settings)
+    prepared = open_prepared(tmp_path / "ptbxl")
+    assert list(prepared.labels) == golden["classes"]
+    assert len(prepared) == golden["records"]
+    assert prepared.metadata["folds"] == golden["records_per_fold"]
+    positives = prepared.index["labels"].sum(axis=0, dtype=int).tolist()
+    assert dict(zip(prepared.labels, positives, strict=True)) == golden["positives"]
+    assert prepared.index["labels_valid"].all()
+
+
+def test_damaged_files_become_errors_of_their_record(damaged):
+    paths = [damaged / row["filename_lr"] for row in _rows(damaged)]
+    names = [row["ecg_id"] for row in _rows(damaged)]
+    files = [path.with_name(f"{path.name}.dat") for path in paths]
+    files[0].write_bytes(files[0].read_bytes()[:-100])
+    files[1].unlink()
+    content = bytearray(files[2].read_bytes())
+    content[5000] ^= 4
+    files[2].write_bytes(content)
+    paths[3].with_name(f"{paths[3].name}.hea").write_text("nonsense")
+    readings = _readings(damaged)
+    assert list(readings) == names
+    expected = ("truncated", "cannot be read", "does not match its checksum", "malform")
+    for name, message in zip(names, expected, strict=False):
+        assert isinstance(readings[name], RecordError)
+        assert message in str(readings[name]), name
+    assert all(isinstance(readings[name], Record) for name in names[4:])
+
+
+def _edit(root, row, **cells):
+    rows = _rows(root)
+    rows[row].update(cells)
+    with (root / ptbxl.DATABASE).open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows[row]["ecg_id"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"scp_codes": "{'NORM': 100"}, "unreadable row"),
+        ({"scp_codes": "['NORM']"}, "unreadable row"),
+        ({"scp_codes": "{'NRM': 100}"}, "'NRM'.* not in scp_statements.csv"),
+        ({"strat_fold": ""}, "unreadable row"),
+        ({"patient_id": "?"}, "unreadable row"),
+        ({"filename_lr": ""}, "unreadable row"),
+    ],
+)
+def test_damaged_rows_become_errors_of_their_record(damaged, cells, message):
+    name = _edit(damaged, 5, **cells)
+    readings = _readings(damaged)
+    assert len(readings) == 200
+    with pytest.raises(RecordError, match=message):
+        raise readings.pop(name)
+    assert all(isinstance(reading, Record) for reading in readings.values())
+
+
+def test_missing_tables_are_named(tmp_path, root):
+    with pytest.raises(SourceError, match="scp_statements.csv is missing.*--download"):
+        ptbxl.ptbxl_source(tmp_path)
+    shutil.copy(root / ptbxl.STATEMENTS, tmp_path)
+    (tmp_path / ptbxl.DATABASE).write_text("ecg_id,age\n1,60\n")
+    with pytest.raises(SourceError, match="no column patient_id, scp_codes"):
+        ptbxl.ptbxl_source(tmp_path)
+    with pytest.raises(SourceError, match="100 and 500 Hz, not 250"):
+        ptbxl.ptbxl_source(root, rate=250)

@@ -1,0 +1,194 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import wfdb
+
+from ecgssl_jax.data.readers.source import SourceError
+from ecgssl_jax.data.readers.wfdb_records import read_header, read_wfdb, wfdb_source
+from ecgssl_jax.data.record import Record, RecordError
+from ecgssl_jax.data.writing import Settings, prepare_dataset
+
+SHARED = Path(__file__).resolve().parents[3].parent / "shared"
+LUDB = SHARED / "data" / "ludb"
+needs_ludb = pytest.mark.skipif(
+    not LUDB.exists(), reason="LUDB is not beside the checkout"
+)
+
+
+def _write(folder, name, signal, *, fmt="16", names=("I", "II"), units=None, **options):
+    """A WFDB record by the wfdb package."""
+    folder.mkdir(parents=True, exist_ok=True)
+    count = signal.shape[1]
+    wfdb.wrsamp(
+        name,
+        fs=options.pop("fs", 250),
+        units=units or ["mV"] * count,
+        sig_name=list(names),
+        p_signal=np.asarray(signal, np.float64),
+        fmt=[fmt] * count,
+        write_dir=str(folder),
+        **options,
+    )
+
+
+def _signal(length=2500, leads=2, seed=0):
+    walk = np.random.default_rng(seed).normal(size=(length, leads)).cumsum(axis=0)
+    return walk / np.abs(walk).max()
+
+
+def _readings(source):
+    return dict(reading for task in source.tasks for reading in task())
+
+
+@needs_ludb
+def test_the_same_as_the_wfdb_package():
+    for name in ("data/1", "data/73", "data/200"):
+        expected = wfdb.rdrecord(str(LUDB / name))
+        found = read_wfdb(LUDB / name, id=name)
+        np.testing.assert_allclose(found.ecg, expected.p_signal, atol=1e-6)
+        assert [lead.lower() for lead in found.leads] == expected.sig_name
+        assert found.rate == expected.fs == 500
+
+
+@needs_ludb
+def test_diagnoses_in_comments_become_text():
+    readings = _readings(wfdb_source(LUDB))
+    assert len(readings) == 200
+    assert readings["data/1"].text.splitlines() == [
+        "Rhythm: Sinus bradycardia.",
+        "Electric axis of the heart: left axis deviation.",
+        "Left ventricular hypertrophy.",
+        "Left ventricular overload.",
+        "Non-specific repolarization abnormalities: posterior wall.",
+    ]
+    assert readings["data/1"].attributes == {"age": "51", "sex": "F"}
+
+
+@pytest.mark.parametrize("fmt", ["16", "212", "24", "32"])
+def test_every_format_gives_the_samples(tmp_path, fmt):
+    signal = _signal()
+    _write(tmp_path, "a", signal, fmt=fmt)
+    record = read_wfdb(tmp_path / "a", id="a")
+    np.testing.assert_allclose(record.ecg, signal, atol=2e-3)
+    assert record.rate == 250 and record.leads == ("I", "II")
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("uV", 1e-3), ("V", 1e3), ("mV", 1.0)])
+@pytest.mark.parametrize("fmt", ["16", "24"])
+def test_units_come_from_the_header(tmp_path, unit, factor, fmt):
+    signal = _signal()
+    _write(tmp_path, "a", signal / factor, fmt=fmt, units=[unit, "mV"][:1] * 2)
+    record = read_wfdb(tmp_path / "a", id="a")
+    np.testing.assert_allclose(record.ecg, signal, atol=1e-3)
+
+
+@pytest.mark.parametrize("fmt", ["16", "24"])
+def test_missing_samples_are_nan(tmp_path, fmt):
+    signal = _signal()
+    signal[100:110, 1] = np.nan
+    _write(tmp_path, "a", signal, fmt=fmt)
+    record = read_wfdb(tmp_path / "a", id="a")
+    np.testing.assert_array_equal(np.isnan(record.ecg), np.isnan(signal))
+
+
+def test_signals_that_are_no_leads_are_left_out(tmp_path):
+    signal = _signal(leads=3)
+    _write(tmp_path, "a", signal, names=("RESP", "v5", "ECG AVF"))
+    record = read_wfdb(tmp_path / "a", id="a")
+    assert record.leads == ("V5", "aVF")
+    np.testing.assert_allclose(record.ecg, signal[:, 1:], atol=1e-3)
+
+
+@pytest.mark.parametrize("fmt", ["16", "24"])
+def test_no_lead_at_all_is_an_error(tmp_path, fmt):
+    _write(tmp_path, "a", _signal(), names=("RESP", "PLETH"), fmt=fmt)
+    with pytest.raises(RecordError, match="none of the signals.*PLETH"):
+        read_wfdb(tmp_path / "a", id="a")
+
+
+@pytest.mark.parametrize("fmt", ["16", "24"])
+def test_a_unit_that_is_no_voltage_is_an_error(tmp_path, fmt):
+    _write(tmp_path, "a", _signal(), units=["mmHg", "mV"], fmt=fmt)
+    with pytest.raises(RecordError, match="'mmHg' is none of V, mV"):
+        read_wfdb(tmp_path / "a", id="a")
+
+
+@pytest.mark.parametrize("fmt", ["16", "212", "24"])
+def test_a_truncated_signal_is_an_error(tmp_path, fmt):
+    _write(tmp_path, "a", _signal(), fmt=fmt)
+    path = tmp_path / "a.dat"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(RecordError, match="a"):
+        read_wfdb(tmp_path / "a", id="a")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a 2\n", "a two 250\n", "a 2 0 10\n", "a 2 250 10\na.dat 16 200/mV\n"],
+)
+def test_a_malformed_header_is_an_error(tmp_path, text):
+    (tmp_path / "a.hea").write_text(text)
+    with pytest.raises(RecordError, match="a.hea"):
+        read_header(tmp_path / "a.hea")
+
+
+def test_defaults_of_a_sparse_header(tmp_path):
+    """header(5): gain 200 per mV, baseline from the ADC's zero, counter frequency."""
+    (tmp_path / "a.hea").write_text("a 1 360/1000(5) 4\na.dat 16 0 12 512 0 0 0 I\n")
+    np.array([512, 712, 312, -32768], "<i2").tofile(tmp_path / "a.dat")
+    text = (tmp_path / "a.hea").read_text().replace(" 0 0 0 I", " 0 -31232 0 I")
+    (tmp_path / "a.hea").write_text(text)
+    record = read_wfdb(tmp_path / "a", id="a")
+    assert record.rate == 360
+    np.testing.assert_array_equal(record.ecg[:, 0], [0, 1, -1, np.nan])
+
+
+def test_records_listed_but_absent_are_not_lost(tmp_path):
+    _write(tmp_path / "p1", "a", _signal())
+    _write(tmp_path / "p2", "b", _signal(seed=1))
+    (tmp_path / "RECORDS").write_text("p1/a\np3/c\n")
+    readings = _readings(wfdb_source(tmp_path))
+    assert list(readings) == ["p1/a", "p2/b", "p3/c"]
+    assert isinstance(readings["p3/c"], RecordError)
+
+
+def test_segments_are_read_as_one_record(tmp_path):
+    _write(tmp_path, "s1", _signal(2000))
+    _write(tmp_path, "s2", _signal(1000, seed=1))
+    (tmp_path / "whole.hea").write_text("whole/2 2 250 3000\ns1 2000\ns2 1000\n")
+    readings = _readings(wfdb_source(tmp_path))
+    assert list(readings) == ["whole"]
+    expected = np.concatenate([_signal(2000), _signal(1000, seed=1)])
+    np.testing.assert_allclose(readings["whole"].ecg, expected, atol=1e-3)
+
+
+def test_labels_from_a_comment(tmp_path):
+    _write(tmp_path, "a", _signal(), comments=["Age: 60", "Dx: 111,222", "Rx: none"])
+    _write(tmp_path, "b", _signal(seed=1), comments=["Dx: 222"])
+    _write(tmp_path, "c", _signal(seed=2))
+    source = wfdb_source(tmp_path, label_comment="Dx")
+    readings = _readings(source)
+    assert source.labels == ("111", "222")
+    assert readings["a"].labels == {"111": 1.0, "222": 1.0}
+    assert readings["b"].labels == {"111": 0.0, "222": 1.0}
+    assert readings["c"].labels == {}
+    assert readings["a"].text == "Rx: none"
+    with pytest.raises(SourceError, match="comment 'Diagnosis"):
+        wfdb_source(tmp_path, label_comment="Diagnosis")
+
+
+def test_an_empty_folder_is_an_error(tmp_path):
+    with pytest.raises(SourceError, match="no WFDB records"):
+        wfdb_source(tmp_path)
+
+
+def test_a_folder_of_several_rates_is_prepared_at_one(tmp_path):
+    _write(tmp_path / "raw", "a", _signal(2500), fs=250)
+    _write(tmp_path / "raw", "b", _signal(5000, seed=1), fs=500)
+    source = wfdb_source(tmp_path / "raw")
+    assert source.rates == (250, 500)
+    settings = Settings(rate=100.0)
+    prepared = prepare_dataset(source, tmp_path / "out", settings=settings)
+    assert prepared.index["length"].tolist() == [1000, 1000]
+    assert isinstance(_readings(source)["a"], Record)

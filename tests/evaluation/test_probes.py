@@ -1,0 +1,297 @@
+"""Probes against scikit-learn, closed forms and planted structure."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import roc_auc_score
+
+from ecgssl_jax.evaluation import metrics, probes
+
+
+def features_and_labels(records: int = 800, width: int = 20, labels: int = 6):
+    """Correlated features with an offset; prevalence from a half to a few percent."""
+    random = np.random.default_rng(0)
+    sizes = np.arange(1, width + 1) ** -0.7
+    features = (random.normal(size=(records, width)) * sizes) @ random.normal(
+        size=(width, width)
+    )
+    logits = features @ random.normal(size=(width, labels))
+    noise = random.logistic(size=logits.shape)
+    chosen = logits / logits.std(axis=0) * 2 + noise > np.linspace(0, 4, labels)
+    return (features + 5).astype(np.float32), chosen.astype(np.float32)
+
+
+def standardised(features) -> np.ndarray:
+    features = features.astype(np.float64)
+    return (features - features.mean(axis=0)) / features.std(axis=0)
+
+
+def judge(labels, rows, features, l2: float) -> np.ndarray:
+    """scikit-learn's logits of all records, fitted to one label of some rows."""
+    model = LogisticRegression(
+        C=1 / (l2 * rows.sum()), solver="newton-cholesky", tol=1e-10, max_iter=1000
+    )
+    return model.fit(features[rows], labels[rows]).decision_function(features)
+
+
+@pytest.mark.parametrize("l2", [1.0, 1e-2, 1e-4])
+def test_linear_probe_agrees_with_scikit_learn(l2):
+    features, labels = features_and_labels()
+    probe = probes.linear_probe(features, labels, l2=[l2], tolerance=1e-9)
+    every = np.ones(len(labels), bool)
+    expected = [judge(y, every, standardised(features), l2) for y in labels.T]
+    logits = probe.logits(features)
+    np.testing.assert_allclose(logits, np.stack(expected, axis=1), atol=1e-3)
+    assert probe.gap < 1e-8
+
+
+def test_linear_probe_ignores_unknown_labels():
+    features, labels = features_and_labels()
+    known = np.random.default_rng(1).random(labels.shape) < 0.7
+    unknown = np.where(known, labels, np.nan)
+    probe = probes.linear_probe(features, unknown, labels_valid=known, l2=[1e-2])
+    # The statistics are those of all records: features need no label.
+    expected = [
+        judge(y, rows, standardised(features), 1e-2)
+        for y, rows in zip(labels.T, known.T, strict=True)
+    ]
+    logits = probe.logits(features)
+    np.testing.assert_allclose(logits, np.stack(expected, axis=1), atol=5e-3)
+
+
+def test_linear_probe_selects_the_strength_on_held_out_rows_then_uses_all():
+    random = np.random.default_rng(0)
+    features, labels = random.normal(size=(300, 100)), np.zeros((300, 1))
+    labels[:, 0] = features[:, 0] + random.normal(size=300) > 0
+    train = np.arange(300) < 200
+    strengths = (1e-5, 1e-2, 1.0)
+    probe = probes.linear_probe(
+        features, labels, held_out=~train, l2=strengths, stop_below=1.0
+    )
+    expected = {}
+    for l2 in strengths:
+        scores = judge(labels[:, 0], train, standardised(features), l2)
+        expected[l2] = roc_auc_score(labels[~train, 0], scores[~train])
+    assert probe.selection == pytest.approx(expected, abs=2e-3)
+    assert probe.l2 == max(expected, key=expected.__getitem__) == 1.0
+    everything = judge(labels[:, 0], train | ~train, standardised(features), probe.l2)
+    np.testing.assert_allclose(probe.logits(features)[:, 0], everything, atol=5e-3)
+
+
+def test_strengths_that_overfit_further_are_not_tried():
+    random = np.random.default_rng(0)
+    features, labels = random.normal(size=(300, 100)), np.zeros((300, 1))
+    labels[:, 0] = features[:, 0] + random.normal(size=300) > 0
+    held_out = np.arange(200, 300)
+    probe = probes.linear_probe(features, labels, held_out=held_out)
+    *before, last = probe.selection.values()
+    assert tuple(probe.selection) == probes.STRENGTHS[: len(before) + 1]
+    assert len(before) + 1 < len(probes.STRENGTHS)
+    assert last < max(before) - 0.01
+    assert probe.l2 == max(probe.selection, key=probe.selection.__getitem__)
+
+
+def test_a_mask_and_indices_hold_out_the_same_rows():
+    features, labels = features_and_labels()
+    mask = np.arange(len(labels)) % 5 == 0
+    by_mask = probes.linear_probe(features, labels, held_out=mask)
+    by_index = probes.linear_probe(features, labels, held_out=np.flatnonzero(mask))
+    assert by_mask.selection == by_index.selection
+
+
+@pytest.mark.parametrize(
+    ("probe", "settings"),
+    [(probes.linear_probe, {"l2": [1e-2]}), (probes.ridge_probe, {"l2": 1e-2})],
+)
+def test_constant_features_and_labels_of_one_kind_do_no_harm(probe, settings):
+    features, labels = features_and_labels()
+    plain = probe(features, labels, **settings).logits(features)
+    constant = np.full((len(features), 1), 3.3, np.float32)
+    none, every = np.zeros((len(labels), 1)), np.ones((len(labels), 1))
+    features = np.hstack([constant, features])
+    fitted = probe(features, np.hstack([none, labels, every]), **settings)
+    np.testing.assert_array_equal(fitted.weights[0], 0)
+    np.testing.assert_allclose(fitted.weights[:, [0, -1]], 0, atol=1e-6)
+    logits = fitted.logits(features)
+    np.testing.assert_allclose(logits[:, 1:-1], plain, atol=1e-3)
+    assert (logits[:, 0] < logits[:, -1]).all()
+
+
+def test_linear_probe_of_separable_labels_stays_finite():
+    features = np.random.default_rng(0).normal(size=(60, 200))
+    labels = (np.arange(60) < 3).astype(np.float32)[:, None]
+    probe = probes.linear_probe(features, labels, l2=[1e-6])
+    assert np.isfinite(probe.weights).all()
+    assert metrics.auroc(probe.logits(features), labels) == [1.0]
+
+
+def test_ridge_probe_agrees_with_scikit_learn():
+    features, labels = features_and_labels()
+    probe = probes.ridge_probe(features, labels, l2=0.03)
+    model = Ridge(alpha=0.03 * len(labels)).fit(standardised(features), labels)
+    expected = model.predict(standardised(features))
+    np.testing.assert_allclose(probe.logits(features), expected, atol=1e-4)
+
+
+def test_ridge_probe_ignores_unknown_labels():
+    features, labels = features_and_labels()
+    known = np.random.default_rng(1).random(labels.shape) < 0.7
+    known[:, 1] = known[:, 0]
+    unknown = np.where(known, labels, np.nan)
+    probe = probes.ridge_probe(features, unknown, labels_valid=known, l2=0.03)
+    inputs, logits = standardised(features), probe.logits(features)
+    for label, rows in enumerate(known.T):
+        model = Ridge(alpha=0.03 * rows.sum()).fit(inputs[rows], labels[rows, label])
+        np.testing.assert_allclose(logits[:, label], model.predict(inputs), atol=1e-4)
+
+
+def tokens_and_labels(records: int = 600, length: int = 8, width: int = 16):
+    """The label is the sign of feature 1 in the one token that feature 0 marks."""
+    random = np.random.default_rng(0)
+    tokens = random.normal(size=(records, length, width)).astype(np.float32)
+    marked = random.integers(length, size=records)
+    tokens[..., 0] = 0
+    tokens[np.arange(records), marked, 0] = 5
+    labels = (tokens[np.arange(records), marked, 1] > 0).astype(np.float32)
+    return tokens.astype(np.float16), labels[:, None]
+
+
+ATTENTION = {"steps": 300, "batch_size": 64, "learning_rate": 1e-2}
+
+
+@pytest.mark.parametrize("num_heads", [1, 4])
+def test_attention_probe_finds_the_token_that_matters(num_heads):
+    tokens, labels = tokens_and_labels()
+    probe = probes.attention_probe(
+        tokens[:400], labels[:400], num_heads=num_heads, **ATTENTION
+    )
+    pooled = probes.linear_probe(tokens[:400].mean(axis=1), labels[:400], l2=[1e-2])
+    attended = metrics.auroc(probe.logits(tokens[400:]), labels[400:])
+    averaged = metrics.auroc(pooled.logits(tokens[400:].mean(axis=1)), labels[400:])
+    assert attended > 0.95
+    assert averaged < 0.8
+
+
+def test_attention_probe_is_a_function_of_its_seed():
+    tokens, labels = tokens_and_labels()
+    first, again, other = (
+        probes.attention_probe(tokens, labels, seed=seed, steps=20).logits(tokens)
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_attention_probe_keeps_the_best_step_on_held_out_rows():
+    tokens, labels = tokens_and_labels(records=120)
+    held_out = np.arange(60, 120)
+    probe = probes.attention_probe(
+        tokens, labels, held_out=held_out, evaluate_every=20, **ATTENTION
+    )
+    assert list(probe.selection) == list(range(20, 301, 20))
+    assert probe.step == max(probe.selection, key=probe.selection.__getitem__)
+    scored = metrics.macro_auroc(probe.logits(tokens[held_out]), labels[held_out])
+    assert scored.value == pytest.approx(probe.selection[probe.step], abs=1e-6)
+
+
+def test_attention_probe_sees_neither_held_out_nor_unknown_labels():
+    tokens, labels = tokens_and_labels(records=200)
+    labels = np.hstack([labels, 1 - labels])
+    known = np.random.default_rng(0).random(labels.shape) < 0.5
+    known[:100] |= ~known[:100].any(axis=1, keepdims=True)
+    changed = np.where(known, labels, np.nan)
+    held_out = np.arange(100, 200)
+    changed[100:] = labels[100:]
+    plain, masked = (
+        probes.attention_probe(
+            tokens, y, labels_valid=v, held_out=held_out, steps=20, evaluate_every=20
+        )
+        for y, v in [(labels, known), (changed, known)]
+    )
+    np.testing.assert_array_equal(plain.losses, masked.losses)
+    flipped = labels.copy()
+    flipped[100:] = 1 - flipped[100:]
+    other = probes.attention_probe(
+        tokens, flipped, labels_valid=known, held_out=held_out, steps=20
+    )
+    np.testing.assert_array_equal(plain.losses, other.losses)
+
+
+def test_attention_probe_starts_at_the_entropy_of_its_known_labels():
+    tokens, labels = tokens_and_labels()
+    labels = np.hstack([labels, 1 - labels])
+    known = np.ones(labels.shape, bool)
+    known[60:, 1] = False
+    probe = probes.attention_probe(
+        tokens, labels, labels_valid=known, steps=1, batch_size=len(tokens)
+    )
+    share = [labels[rows, label].mean() for label, rows in enumerate(known.T)]
+    entropy = [-p * np.log(p) - (1 - p) * np.log(1 - p) for p in share]
+    expected = np.average(entropy, weights=known.sum(axis=0))
+    assert probe.losses == pytest.approx([expected], rel=1e-2)
+
+
+def test_attention_probe_never_looks_at_padding():
+    tokens, labels = tokens_and_labels()
+    padding = np.full((len(tokens), 3, tokens.shape[2]), 9, np.float16)
+    padded = np.concatenate([tokens, padding], axis=1)
+    valid = np.arange(padded.shape[1]) < tokens.shape[1]
+    valid = np.broadcast_to(valid, padded.shape[:2])
+    plain = probes.attention_probe(tokens, labels, steps=50)
+    found = probes.attention_probe(padded, labels, tokens_valid=valid, steps=50)
+    np.testing.assert_allclose(
+        found.logits(padded, valid), plain.logits(tokens), atol=2e-3
+    )
+
+
+def test_scores_do_not_depend_on_the_other_records():
+    tokens, labels = tokens_and_labels(records=300)
+    probe = probes.attention_probe(tokens, labels, steps=20)
+    alone = np.concatenate([probe.logits(tokens[i : i + 1]) for i in range(3)])
+    np.testing.assert_allclose(probe.logits(tokens)[:3], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("message", "settings"),
+    [
+        ("no row is held out", {}),
+        ("must hold positive strengths", {"l2": [0.0]}),
+        ("800 of 800 training rows are held out", {"held_out": np.ones(800, bool)}),
+        (r"held_out is \(7,\)", {"held_out": np.ones(7, bool)}),
+        (r"labels_valid is \(800, 2\)", {"labels_valid": np.ones((800, 2))}),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(message, settings):
+    with pytest.raises(ValueError, match=message):
+        probes.linear_probe(*features_and_labels(), **settings)
+
+
+def test_features_that_are_not_finite_are_refused_with_their_row():
+    features, labels = features_and_labels()
+    features[7, 3] = np.nan
+    with pytest.raises(ValueError, match="1 of 800 records .* the first in row 7"):
+        probes.ridge_probe(features, labels)
+
+
+def test_labels_must_be_binary_and_of_the_same_records():
+    features, labels = features_and_labels()
+    with pytest.raises(ValueError, match="must be 0 or 1"):
+        probes.ridge_probe(features, labels + 1)
+    with pytest.raises(ValueError, match="of the same records"):
+        probes.ridge_probe(features[:5], labels)
+
+
+def test_a_probe_refuses_features_of_another_width():
+    features, labels = features_and_labels()
+    with pytest.raises(ValueError, match=r"probe trained on \[N, 20\]"):
+        probes.ridge_probe(features, labels).logits(features[:, :3])
+
+
+def test_tokens_must_fit_heads_and_validity():
+    tokens, labels = tokens_and_labels(records=10)
+    with pytest.raises(ValueError, match="3 heads do not divide the width 16"):
+        probes.attention_probe(tokens, labels, num_heads=3)
+    valid = np.ones((10, 8), bool)
+    valid[4] = False
+    with pytest.raises(ValueError, match="no valid token, the first in row 4"):
+        probes.attention_probe(tokens, labels, tokens_valid=valid)

@@ -1,0 +1,148 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from ecgssl_jax.data.prepared import open_prepared
+from ecgssl_jax.data.synthetic import synthetic_record
+from ecgssl_jax.leads import LEADS
+from ecgssl_jax.prepare import main
+
+
+def _ecgs(count, seed=0):
+    return np.stack([synthetic_record(k, seed=seed).ecg for k in range(count)])
+
+
+def _prepare(*arguments):
+    """Runs the command and returns its exit message, "" if it succeeds."""
+    try:
+        main([str(x) for x in arguments])
+    except SystemExit as error:
+        return str(error)
+    return ""
+
+
+def test_synthetic(tmp_path):
+    output = tmp_path / "set"
+    command = ["synthetic", "--num-records=20", "--seed=3", f"--output={output}"]
+    assert _prepare(*command) == ""
+    expected = np.rint(_ecgs(20, seed=3).astype(np.float64) * 1000)
+    np.testing.assert_array_equal(open_prepared(output).load(), expected)
+
+
+def test_array_with_flags(tmp_path):
+    ecgs = _ecgs(4)
+    order = [6, 0, 1]
+    np.save(tmp_path / "x.npy", (ecgs[:, :, order] * 1000).transpose(0, 2, 1))
+    output = tmp_path / "set"
+    command = [
+        "array",
+        f"--source={tmp_path / 'x.npy'}",
+        "--layout=NCT",
+        "--source-rate=100",
+        "--unit=uV",
+        "--leads=V1,I,II",
+        "--rate=50",
+        "--seconds=5",
+        f"--output={output}",
+    ]
+    assert _prepare(*command) == ""
+    prepared = open_prepared(output)
+    assert (prepared.rate, prepared.length, len(prepared)) == (50.0, 250, 8)
+    assert prepared.index["offset"].tolist() == [0, 250] * 4
+    valid = [lead in ("I", "II", "V1") for lead in LEADS]
+    assert prepared.index["lead_valid"].tolist() == [valid] * 8
+
+
+def test_manifest_with_flags(tmp_path):
+    for number, ecg in enumerate(_ecgs(3)):
+        np.save(tmp_path / f"{number}.npy", ecg)
+    rows = ["path,patient,labels", "0.npy,a,x", "1.npy,a,none", "2.npy,b,"]
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    command = ["manifest", f"--source={tmp_path / 'table.csv'}", "--source-rate=100"]
+    command += ["--unit=mV", f"--leads={','.join(LEADS)}", f"--output={tmp_path / 's'}"]
+    assert _prepare(*command) == ""
+    prepared = open_prepared(tmp_path / "s")
+    assert prepared.index["patient"].tolist() == [0, 0, 1]
+    assert prepared.index["labels_valid"].tolist() == [[1], [1], [0]]
+
+
+def test_a_mistaken_unit_is_explained_at_once(tmp_path):
+    np.save(tmp_path / "x.npy", _ecgs(4) * 1000)
+    command = ["array", f"--source={tmp_path / 'x.npy'}", "--layout=NTC", "--unit=mV"]
+    command += ["--source-rate=100", f"--leads={','.join(LEADS)}"]
+    message = _prepare(*command, f"--output={tmp_path / 's'}")
+    assert "4 of 4 windows rejected" in message
+    assert "are these microvolts?" in message
+    assert not (tmp_path / "s").exists()
+    assert (tmp_path / "s.quality.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["wfdb", "--source=absent"], "holds no WFDB records"),
+        (["ptbxl", "--source=absent"], "scp_statements.csv is missing"),
+        (["manifest", "--source=absent.csv"], "cannot be read as a table"),
+        (["array", "--source=absent.npy", "--layout=NTC"], "--source-rate, --unit"),
+        (["synthetic", "--reject=typo"], "cannot reject 'typo'"),
+        (["synthetic", "--num-records=0"], "no records"),
+    ],
+)
+def test_mistakes_end_in_one_clear_line(tmp_path, arguments, message):
+    assert message in _prepare(*arguments, f"--output={tmp_path / 's'}")
+    assert not (tmp_path / "s").exists()
+
+
+def test_an_existing_set_needs_overwrite(tmp_path):
+    command = ["synthetic", "--num-records=3", f"--output={tmp_path / 's'}"]
+    assert _prepare(*command) == ""
+    assert "pass --overwrite" in _prepare(*command)
+    assert _prepare(*command, "--overwrite") == ""
+
+
+def _processes_under(folder):
+    """Processes whose command line or open files mention a folder."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            paths = [
+                os.readlink(f"/proc/{pid}/fd/{fd}")
+                for fd in os.listdir(f"/proc/{pid}/fd")
+            ]
+        except OSError:
+            continue
+        if int(pid) != os.getpid() and any(str(folder) in path for path in paths):
+            found.append(pid)
+    return found
+
+
+@pytest.mark.skipif(not os.path.exists("/proc"), reason="needs /proc")
+def test_kill_9_leaves_nothing_that_opens_and_no_worker(tmp_path):
+    output = tmp_path / "sets" / "s"
+    command = [sys.executable, "-m", "ecgssl_jax.prepare", "synthetic"]
+    command += ["--num-records=2000", "--workers=2", f"--output={output}"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    scratch = output.with_name(".s.incomplete")
+    deadline = time.monotonic() + 60
+    while not (scratch.exists() and len(list(scratch.iterdir())) > 1):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not output.exists()
+    with pytest.raises(FileNotFoundError):
+        open_prepared(output)
+    while _processes_under(output.parent):
+        assert time.monotonic() < deadline, "a worker outlives its parent"
+        time.sleep(0.05)
+    command = ["synthetic", "--num-records=5", f"--output={output}"]
+    assert _prepare(*command) == ""
+    assert len(open_prepared(output)) == 5
+    assert [path.name for path in output.parent.iterdir()] == ["s"]
