@@ -251,6 +251,8 @@ def _draw_strip(
         fontsize=10,
         fontweight="bold",
         color=_INK if valid[strip.lead] else _FAINT,
+        # Over a trace in the clinical layout: keep it legible.
+        bbox={"facecolor": _PAPER, "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
         zorder=4,
     )
     if strip.start > 0:

@@ -18,8 +18,8 @@ import sys
 
 from ecgssl_jax.data.download import PTBXL_URL, DownloadError, download_ptbxl
 from ecgssl_jax.data.quality import OPTIONAL, Thresholds
+from ecgssl_jax.data.readers import manifest
 from ecgssl_jax.data.readers.array import array_source
-from ecgssl_jax.data.readers.manifest import Signals, manifest_source, split_leads
 from ecgssl_jax.data.readers.ptbxl import ptbxl_source
 from ecgssl_jax.data.readers.source import Source, SourceError
 from ecgssl_jax.data.readers.wfdb_records import wfdb_source
@@ -36,8 +36,14 @@ def make_parser() -> argparse.ArgumentParser:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="SOURCE")
     shared = _shared_options()
 
-    def add(kind: str, help: str) -> argparse.ArgumentParser:
-        return kinds.add_parser(kind, help=help, description=help, parents=[shared])
+    def add(kind: str, help: str, details: str | None = None):
+        return kinds.add_parser(
+            kind,
+            help=help,
+            description=details or help,
+            parents=[shared],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
 
     ptbxl = add("ptbxl", "PTB-XL in PhysioNet's layout")
     ptbxl.add_argument("--source", required=True, help="its folder")
@@ -54,14 +60,26 @@ def make_parser() -> argparse.ArgumentParser:
         help="header comment that holds labels, separated by commas, such as Dx",
     )
 
-    manifest = add("manifest", "a CSV or Parquet table that points at .npy files")
-    manifest.add_argument("--source", required=True, help="the table")
-    manifest.add_argument("--layout", choices=("TC", "CT"), default="TC")
+    table = add(
+        "manifest", "a CSV or Parquet table that points at .npy files", manifest.__doc__
+    )
+    table.add_argument("--source", required=True, help="the table")
+    table.add_argument(
+        "--layout",
+        choices=manifest.LAYOUTS,
+        default="TC",
+        help="order of the axes, samples (T) and leads (C); default TC",
+    )
     array = add("array", "one .npy or .npz array of records")
     array.add_argument("--source", required=True, help="the array's file")
-    array.add_argument("--layout", choices=("NTC", "NCT"), required=True)
+    array.add_argument(
+        "--layout",
+        choices=("NTC", "NCT"),
+        required=True,
+        help="order of the axes: records (N), samples (T), leads (C)",
+    )
     array.add_argument("--key", default="", help="the array's name in a .npz")
-    for each in (manifest, array):
+    for each in (table, array):
         each.add_argument("--source-rate", type=float, help="of the recordings, Hz")
         each.add_argument("--unit", help="mV, uV, ..., or one step, such as 4.88uV")
         each.add_argument("--leads", help="names in order, separated by commas")
@@ -77,18 +95,22 @@ def _shared_options() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     add = shared.add_argument
     add("--output", required=True, help="folder of the set; its last part is the name")
-    add("--rate", type=float, help="of the set, Hz (default: the recordings')")
-    add("--seconds", type=float, default=default.seconds, help="length of a window")
-    add("--scale", type=float, default=default.scale, help="mV of one stored step")
-    add("--max-rejected", type=float, default=default.max_rejected, help="a share")
-    add("--min-leads", type=int, default=limits.min_leads, help="fewer are rejected")
+    add("--rate", type=float, help="of the set, Hz; default: the recordings'")
+
+    def number(flag: str, value: float, help: str) -> None:
+        add(flag, type=type(value), default=value, help=f"{help}; default {value:g}")
+
+    number("--seconds", default.seconds, "length of a window")
+    number("--scale", default.scale, "mV of one stored step")
+    number("--max-rejected", default.max_rejected, "share that may be rejected")
+    number("--min-leads", limits.min_leads, "records with fewer leads are rejected")
+    number("--workers", os.cpu_count() or 1, "processes")
     add(
         "--reject",
         default="",
         help=f"findings that reject, separated by commas, out of: {', '.join(OPTIONAL)}",
     )
     add("--patient-salt", default="", help="a secret mixed into the patients' hashes")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     add("--overwrite", action="store_true", help="replace a set that is there")
     return shared
 
@@ -109,14 +131,14 @@ def make_source(args: argparse.Namespace) -> Source:
 
         rate = args.rate or 100.0
         return synthetic_source(args.num_records, seed=args.seed, rate=rate)
-    signals = Signals(
+    signals = manifest.Signals(
         rate=args.source_rate,
         unit=args.unit,
-        leads=split_leads(args.leads) if args.leads else None,
+        leads=manifest.split_leads(args.leads) if args.leads else None,
         layout=args.layout.removeprefix("N"),
     )
     if args.kind == "manifest":
-        return manifest_source(args.source, signals)
+        return manifest.manifest_source(args.source, signals)
     return array_source(args.source, signals, key=args.key)
 
 

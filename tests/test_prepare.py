@@ -1,11 +1,16 @@
+import functools
+import hashlib
+import http.server
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
+import wfdb
 
 from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.data.synthetic import synthetic_record
@@ -71,6 +76,60 @@ def test_manifest_with_flags(tmp_path):
     assert prepared.index["labels_valid"].tolist() == [[1], [1], [0]]
 
 
+def _publish_ptbxl(folder):
+    """Two records in PTB-XL's layout, at 500 Hz only, with their checksums."""
+    rows = ["ecg_id,patient_id,scp_codes,strat_fold,filename_lr,filename_hr"]
+    for number in (1, 2):
+        name = f"records500/00000/{number:05d}_hr"
+        ecg = synthetic_record(number, rate=500.0).ecg
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        wfdb.wrsamp(
+            f"{number:05d}_hr",
+            fs=500,
+            units=["mV"] * 12,
+            sig_name=list(LEADS),
+            p_signal=ecg.astype(np.float64),
+            fmt=["16"] * 12,
+            write_dir=str(folder / name.rpartition("/")[0]),
+        )
+        rows.append(f"{number},7.0,{{'NORM': 100.0}},{number},,{name}")
+    (folder / "ptbxl_database.csv").write_text("\n".join(rows) + "\n")
+    (folder / "scp_statements.csv").write_text(
+        ",description,diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass\n"
+        "NORM,normal ECG,1.0,,,NORM,NORM\n"
+    )
+    sums = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(folder)}\n"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    (folder / "SHA256SUMS.txt").write_text("".join(sums))
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format, *args):
+        pass
+
+
+def test_ptbxl_is_downloaded_and_prepared_at_a_rate_between(tmp_path):
+    _publish_ptbxl(tmp_path / "published")
+    handler = functools.partial(_QuietHandler, directory=tmp_path / "published")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        command = ["ptbxl", f"--source={tmp_path / 'raw'}", "--download", "--rate=250"]
+        command += [f"--base-url=http://127.0.0.1:{server.server_port}"]
+        message = _prepare(*command, f"--output={tmp_path / 's'}")
+        server.shutdown()
+        thread.join()
+    assert message == ""
+    prepared = open_prepared(tmp_path / "s")
+    assert (prepared.rate, prepared.length, len(prepared)) == (250.0, 2500, 2)
+    assert prepared.index["fold"].tolist() == [1, 2]
+    assert prepared.index["patient"].tolist() == [0, 0]
+    assert prepared.label_table["NORM"]["description"] == "normal ECG"
+
+
 def test_a_mistaken_unit_is_explained_at_once(tmp_path):
     np.save(tmp_path / "x.npy", _ecgs(4) * 1000)
     command = ["array", f"--source={tmp_path / 'x.npy'}", "--layout=NTC", "--unit=mV"]
@@ -105,20 +164,29 @@ def test_an_existing_set_needs_overwrite(tmp_path):
     assert _prepare(*command, "--overwrite") == ""
 
 
-def _processes_under(folder):
-    """Processes whose command line or open files mention a folder."""
+def _children(pid):
+    """Living children of a process: (pid, start time), which no other one shares."""
     found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            paths = [
-                os.readlink(f"/proc/{pid}/fd/{fd}")
-                for fd in os.listdir(f"/proc/{pid}/fd")
-            ]
-        except OSError:
-            continue
-        if int(pid) != os.getpid() and any(str(folder) in path for path in paths):
-            found.append(pid)
+    for child in filter(str.isdigit, os.listdir("/proc")):
+        stat = _stat(child)
+        if stat and stat[1] == str(pid):
+            found.append((child, stat[19]))
     return found
+
+
+def _stat(pid):
+    """Fields of /proc/PID/stat from the state on, [] for a process that is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return []
+    return [] if fields[0] in "ZX" else fields
+
+
+def _lives(process):
+    stat = _stat(process[0])
+    return bool(stat) and stat[19] == process[1]
 
 
 @pytest.mark.skipif(not os.path.exists("/proc"), reason="needs /proc")
@@ -134,12 +202,14 @@ def test_kill_9_leaves_nothing_that_opens_and_no_worker(tmp_path):
     while not (scratch.exists() and len(list(scratch.iterdir())) > 1):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
+    children = _children(process.pid)
+    assert len(children) >= 2
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not output.exists()
     with pytest.raises(FileNotFoundError):
         open_prepared(output)
-    while _processes_under(output.parent):
+    while any(map(_lives, children)):
         assert time.monotonic() < deadline, "a worker outlives its parent"
         time.sleep(0.05)
     command = ["synthetic", "--num-records=5", f"--output={output}"]

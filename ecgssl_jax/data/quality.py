@@ -46,7 +46,7 @@ class Thresholds:
         reach 0.05).
       limb_share: largest disagreement between limb leads, as a share of their
         amplitude, both root mean square. Six leads are two measurements:
-        I + III = II, and so on (0.04 % exceed it; permuted leads give 1 or more).
+        I + III = II, and so on (0.08 % exceed it; permuted leads give 1 or more).
       limb_level: disagreement below this is noise, mV.
       equal_ranges: when the ranges of all leads agree to this share, each lead
         was scaled by itself, and its amplitude is lost.

@@ -25,8 +25,8 @@ def resample(ecg: np.ndarray, rate: float, target: float) -> np.ndarray:
     """The signal at another rate: a polyphase linear-phase FIR filter.
 
     What lies above the lower of the two Nyquist frequencies is removed first, to a
-    thousandth. The ends are extended by the line through the first and last sample, so that
-    an offset makes no step there.
+    thousandth. The ends are extended by the line through the first and last sample,
+    so that an offset makes no step there.
 
     Args:
       ecg: [T, C] float, finite.
@@ -41,8 +41,10 @@ def resample(ecg: np.ndarray, rate: float, target: float) -> np.ndarray:
         return ecg
     up, down = ratio.numerator, ratio.denominator
     coefficients = _lowpass(up, down).astype(ecg.dtype)
-    return scipy.signal.resample_poly(
-        ecg, up, down, axis=0, window=coefficients, padtype="line"
+    return np.asarray(
+        scipy.signal.resample_poly(
+            ecg, up, down, axis=0, window=coefficients, padtype="line"
+        )
     )
 
 
@@ -53,7 +55,10 @@ def _lowpass(up: int, down: int) -> np.ndarray:
     edge = 1.0 / max(up, down)
     count, beta = scipy.signal.kaiserord(_ATTENUATION_DB, _TRANSITION * edge)
     middle = edge * (1 - _TRANSITION / 2)
-    return scipy.signal.firwin(count | 1, middle, window=("kaiser", beta))
+    count |= 1  # odd: a delay of whole samples, which resample_poly takes back
+    time = np.arange(count) - count // 2
+    coefficients = np.sinc(middle * time) * np.kaiser(count, float(beta))
+    return coefficients / coefficients.sum()
 
 
 def _ratio(rate: float, target: float) -> Fraction:

@@ -65,7 +65,8 @@ class Synthesis:
       patient: the person.
       heart: the shapes and intervals of the beats.
       rhythm: the beats.
-      conditions: names of the labels that hold, "normal" among them.
+      conditions: names of the labels that hold, "normal" among them; none where
+        the only finding is an axis out of the ordinary.
       clean: [T, 12] float32, millivolts: the ECG without noise.
       noise: [T, 12] float32, millivolts: what was added to it.
       report: text.
@@ -161,7 +162,7 @@ def synthesise(k: int, *, seed: int = 0, rate: float = 100.0) -> Synthesis:
     heart = synthetic_heart.draw_heart(patient, conditions, rng)
     conditions = _measured(conditions, heart, rhythm)
     clean = synthetic_signal.clean_ecg(heart, patient.field, rhythm, rate=rate)
-    report = _report(conditions, rng)
+    report = _report(conditions, heart.axis, rng)
     level = float(np.exp(0.60 * rng.standard_normal()))
     # Last, as it draws more at higher rates.
     noise = synthetic_signal.noise(rng, rhythm, rate=rate, level=level)
@@ -179,11 +180,11 @@ def synthesise(k: int, *, seed: int = 0, rate: float = 100.0) -> Synthesis:
 
 # Conditions of a day, and how often they come.
 _ACUTE = {
-    "atrial_premature_beats": 0.05,
+    "atrial_premature_beats": 0.06,
     "ventricular_premature_beats": 0.065,
-    "st_elevation_anterior": 0.035,
-    "st_elevation_inferior": 0.040,
-    "st_elevation_lateral": 0.025,
+    "st_elevation_anterior": 0.045,
+    "st_elevation_inferior": 0.050,
+    "st_elevation_lateral": 0.045,
     "prolonged_qt": 0.035,
     "t_wave_changes": 0.07,
 }
@@ -233,7 +234,7 @@ def _draw_rhythm(
             irregularity=0.15 + 0.11 * uniform[0],
         )
     else:
-        heart_rate = 70.0 * np.exp(0.15 * normal[0])
+        heart_rate = 72.0 * np.exp(0.14 * normal[0])
         if uniform[0] < 0.055:
             heart_rate = 101.0 + 38.0 * uniform[1] ** 1.4
         elif uniform[0] > 0.95:
@@ -263,18 +264,32 @@ def _measured(
         "atrial_premature_beats": bool(np.any(beats == ATRIAL)),
         "ventricular_premature_beats": bool(np.any(beats == VENTRICULAR)),
         "low_voltage": heart.limb_voltage < 0.5,
+        "left_ventricular_hypertrophy": heart.sokolow > 3.5
+        and "left_ventricular_hypertrophy" in conditions,
     }
+    if "right_bundle_branch_block" not in conditions:
+        holds["left_anterior_fascicular_block"] = (
+            heart.axis < -30.0 and "left_anterior_fascicular_block" in conditions
+        )
     if "atrial_fibrillation" not in conditions:
         holds["sinus_bradycardia"] = rhythm.heart_rate < 60.0
         holds["sinus_tachycardia"] = rhythm.heart_rate > 100.0
     found = (conditions - set(holds)) | {name for name, true in holds.items() if true}
-    return found or frozenset({"normal"})
+    if found or not _NORMAL_AXIS[0] <= heart.axis <= _NORMAL_AXIS[1]:
+        return found
+    return frozenset({"normal"})
+
+
+# Degrees, in adults. A heart outside of it is not normal, but has no label for that.
+_NORMAL_AXIS = (-30.0, 100.0)
 
 
 # Wordings of each finding, the usual one first.
 _WORDINGS = {
     "normal": ("normal ecg.", "otherwise normal ecg.", "within normal limits."),
     "sinus": ("sinus rhythm.", "normal sinus rhythm.", "regular sinus rhythm."),
+    "left_axis": ("left axis deviation.", "axis to the left."),
+    "right_axis": ("right axis deviation.", "axis to the right."),
     "sinus_bradycardia": ("sinus bradycardia.", "bradycardic sinus rhythm."),
     "sinus_tachycardia": ("sinus tachycardia.", "tachycardic sinus rhythm."),
     "sinus_arrhythmia": ("sinus arrhythmia.", "respiratory sinus arrhythmia."),
@@ -351,7 +366,7 @@ _WORDINGS = {
 }
 
 
-def _report(conditions: frozenset[str], rng: np.random.Generator) -> str:
+def _report(conditions: frozenset[str], axis: float, rng: np.random.Generator) -> str:
     """A short report: the rhythm, then the findings; most take the usual words."""
     found = [name for name in LABELS if name in conditions]
     if (
@@ -359,7 +374,12 @@ def _report(conditions: frozenset[str], rng: np.random.Generator) -> str:
         & conditions
     ):
         found.insert(0, "sinus")
-    elif not conditions - {"sinus_bradycardia", "sinus_tachycardia"}:
+    if "left_anterior_fascicular_block" not in conditions:
+        if axis < _NORMAL_AXIS[0]:
+            found.append("left_axis")
+        elif axis > _NORMAL_AXIS[1]:
+            found.append("right_axis")
+    if found in (["sinus_bradycardia"], ["sinus_tachycardia"]):
         found.append("normal")
     sentences = []
     for name, draw in zip(found, rng.random(len(found)), strict=True):

@@ -110,7 +110,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     if variant > 0.95:
         qrs += 0.022
     # Hearts turn to the left with age and girth.
-    frontal = math.radians(9.0 - 17.0 * old + 14.0 * normal[32])
+    frontal = math.radians(max(-20.0, 9.0 - 17.0 * old + 14.0 * normal[32]))
     across, sagittal = math.radians(17.0 * normal[33]), math.radians(9.0 * normal[34])
     return Patient(
         age=age,
@@ -119,7 +119,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         field=TWELVE_FROM_EIGHT @ field,
         angles=(frontal, across, sagittal),
         size=float(np.exp(0.06 + 0.06 * male - 0.10 * old + 0.21 * normal[35])),
-        t_size=float(np.exp(0.10 + 0.15 * male - 0.35 * old + 0.35 * normal[36])),
+        t_size=float(np.exp(0.12 + 0.15 * male - 0.35 * old + 0.42 * normal[36])),
         p_size=float(np.exp(0.28 * normal[37])),
         scatter=normal[38:53].reshape(5, 3),
         late=0.5 + float(rng.random()) if variant < 0.06 else 0.0,

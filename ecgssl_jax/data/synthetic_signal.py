@@ -242,8 +242,8 @@ def _densities(samples: int, rate: float) -> np.ndarray:
     frequency = np.maximum(fft.rfftfreq(samples, 1.0 / rate), 1.0 / _PERIOD)
     drift = 0.030 / (1.0 + np.power(frequency / 0.18, 2.2))
     motion = 0.0036 / (1.0 + np.power(frequency / 3.0, 1.4)) * (frequency > 0.3)
-    muscle = 0.0009 / np.sqrt(
-        (1.0 + np.square(12.0 / frequency)) * (1.0 + np.power(frequency / 55.0, 4))
+    muscle = 0.0006 / np.sqrt(
+        (1.0 + np.square(12.0 / frequency)) * (1.0 + np.power(frequency / 50.0, 4))
     )
     # A one-sided density S gives mean |spectrum|^2 = S * period / 2, half of it in
     # each of the real and the imaginary part.

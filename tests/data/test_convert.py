@@ -75,6 +75,14 @@ def test_a_gap_costs_only_its_window(make_record):
     assert [(x.finding, x.offset) for x in findings] == [("long gap", 1000)]
 
 
+def test_faults_are_found_in_the_window_they_are_in_at_any_rate(make_record):
+    record = make_record(seconds=30.0, rate=500.0)
+    record.ecg[7_000:8_000] = np.nan
+    windows, findings = _convert(record)
+    assert [window.offset for window in windows] == [0, 2000]
+    assert [(x.finding, x.offset) for x in findings] == [("long gap", 1000)]
+
+
 def test_a_missing_end_shortens_the_stored_record(make_record):
     record = make_record(rate=500.0)
     record.ecg[4000:] = np.nan

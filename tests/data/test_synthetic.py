@@ -55,11 +55,11 @@ def sinus_beats(truth, before, after):
 
 def qrs_width(truth):
     """Time around its fastest movement in which the mean beat, all leads together,
-    never rests for 10 ms; rest is a 20th of the fastest."""
+    never rests for 16 ms; rest is a 20th of the fastest."""
     beat = np.median(sinus_beats(truth, 0.05, 0.25), axis=0)
     speed = np.linalg.norm(np.diff(beat, axis=0), axis=1)
     moving = np.flatnonzero(speed > 0.05 * speed.max())
-    runs = np.split(moving, np.flatnonzero(np.diff(moving) > 0.010 * RATE) + 1)
+    runs = np.split(moving, np.flatnonzero(np.diff(moving) > 0.016 * RATE) + 1)
     run = next(run for run in runs if speed.argmax() in run)
     return float(run[-1] + 1 - run[0]) / RATE
 
@@ -70,17 +70,17 @@ def detected_rate(clean):
     speed = np.sqrt(np.convolve(speed, np.ones(15) / 15.0, mode="same"))
     height = 0.5 * np.quantile(speed, 0.985)
     peaks, _ = find_peaks(speed, height=height, distance=0.33 * RATE)
-    return 60.0 * RATE / float(np.diff(peaks).mean())
+    return 60.0 * RATE / float(np.median(np.diff(peaks)))
 
 
 def test_the_rate_seen_in_the_signal_agrees_with_bradycardia_and_tachycardia(truths):
     checked = 0
     for truth in truths:
-        if truth.conditions & {*PREMATURE, "atrial_fibrillation"}:
+        if truth.conditions & {*PREMATURE, "atrial_fibrillation", "sinus_arrhythmia"}:
             continue
         rate = detected_rate(truth.clean)
-        assert rate == pytest.approx(truth.rhythm.heart_rate, rel=0.02)
-        if min(abs(rate - 60), abs(rate - 100)) > 2:
+        assert rate == pytest.approx(60.0 / np.median(truth.rhythm.rr), rel=0.02)
+        if min(abs(rate - 60), abs(rate - 100)) > 3:
             assert ("sinus_bradycardia" in truth.conditions) == (rate < 60)
             assert ("sinus_tachycardia" in truth.conditions) == (rate > 100)
             checked += 1
@@ -108,7 +108,7 @@ def test_qrs_is_broad_in_bundle_branch_block_and_only_there(truths):
         if not any("bundle" in name or "st_" in name for name in t.conditions)
         and t.rhythm.heart_rate < 100
     ]
-    assert np.mean(np.array(narrow) < 0.120) > 0.98
+    assert np.mean(np.array(narrow) < 0.120) > 0.95
     assert 0.075 < np.median(narrow) < 0.105
 
 
@@ -137,7 +137,7 @@ def test_left_anterior_fascicular_block_turns_the_axis_up_to_the_left(truths):
     ):
         net = sinus_beats(truth, 0.0, truth.heart.qrs).sum(axis=(0, 1))
         axis = np.degrees(np.arctan2(2.0 * net[LEAD["aVF"]], np.sqrt(3) * net[0]))
-        assert -95 < axis < -25
+        assert -100 < axis < -27
         assert truth.heart.qrs < 0.12
 
 
@@ -223,6 +223,24 @@ def test_st_is_elevated_over_its_territory(truths, label, leads, opposite):
             assert st[LEAD[opposite]] < 0.02
 
 
+def test_old_infarcts_begin_with_a_q_over_their_territory(truths):
+    def start(truth):
+        return np.median(sinus_beats(truth, 0.0, 0.32 * truth.heart.qrs), axis=0)
+
+    def largest(truths, sign, lead):
+        return [(sign * start(t)[:, LEAD[lead]]).max() for t in truths]
+
+    without = {*BLOCKS, "left_ventricular_hypertrophy", "low_voltage"}
+    normal = with_label(truths, "normal")
+    inferior = with_label(truths, "old_inferior_infarct", without=without)
+    anterior = with_label(truths, "old_anterior_infarct", without=without)
+    for lead in ("II", "III", "aVF"):
+        assert np.median(largest(inferior, -1, lead)) > 0.12
+        assert np.median(largest(normal, -1, lead)) < 0.07
+    assert np.median(largest(anterior, 1, "V2")) < 0.05
+    assert np.median(largest(normal, 1, "V2")) > 0.25
+
+
 def test_first_degree_block_delays_qrs_after_p(truths):
     for truth in truths:
         if truth.conditions & {"atrial_fibrillation", *PREMATURE}:
@@ -255,25 +273,21 @@ def test_ventricular_beats_are_early_broad_and_followed_by_a_compensatory_pause(
     assert np.median(pauses) == pytest.approx(2.0, abs=0.06)
 
 
-def test_the_end_of_t_follows_the_heart_rate(truths):
-    """Between slow and fast hearts QT shortens as the cube root of RR."""
-    slow, fast = [], []
+def test_the_end_of_t_follows_the_cube_root_of_the_interval(truths):
+    ends, intervals = [], []
     for truth in truths:
         if truth.conditions & {*BLOCKS, *PREMATURE, "atrial_fibrillation"}:
             continue
         if truth.conditions & {"prolonged_qt", "t_wave_changes"}:
             continue
-        rate = truth.rhythm.heart_rate
-        if not (rate < 58 or rate > 85):
-            continue
-        beats = np.median(sinus_beats(truth, 0.0, 0.5), axis=0)
+        interval = 60.0 / truth.rhythm.heart_rate
+        beats = np.median(sinus_beats(truth, 0.0, min(0.5, 0.6 * interval)), axis=0)
         size = np.linalg.norm(beats[round(0.16 * RATE) :], axis=1)
-        peak = 0.16 + size.argmax() / RATE
-        (slow if rate < 58 else fast).append((peak, 60.0 / rate))
-    slow, fast = np.median(slow, axis=0), np.median(fast, axis=0)
-    # T peaks 80 ms before its end.
-    ratio = (slow[0] + 0.08) / (fast[0] + 0.08)
-    assert ratio == pytest.approx(np.cbrt(slow[1] / fast[1]), abs=0.05)
+        # T ends 80 ms after its peak.
+        ends.append(0.16 + size.argmax() / RATE + 0.08)
+        intervals.append(interval)
+    slope = np.polyfit(np.log(intervals), np.log(ends), 1)[0]
+    assert slope == pytest.approx(1 / 3, abs=0.08)
 
 
 def test_r_grows_and_s_shrinks_across_the_chest_of_normal_hearts(truths):
@@ -352,10 +366,15 @@ def test_every_label_is_known_and_neither_absent_nor_everywhere(records):
     assert shares["normal"] > 0.25
 
 
-def test_normal_excludes_every_other_label(records):
+def test_normal_excludes_every_other_label_and_an_unusual_axis(records):
     for record in records:
         others = sum(record.labels.values()) - record.labels["normal"]
-        assert (record.labels["normal"] == 1.0) == (others == 0)
+        axis = record.attributes["axis_degrees"]
+        if axis in (-30, 100):
+            continue  # rounded: on either side
+        usual = -30 < axis < 100
+        assert (record.labels["normal"] == 1.0) == (others == 0 and usual)
+        assert ("axis" in record.text) <= (not usual)
 
 
 def test_records_are_ten_seconds_of_twelve_leads_in_millivolts(records):

@@ -194,17 +194,23 @@ def test_several_shards_hold_all_records_in_order(
     records[4].ecg[:] = 0
     prepared = prepare_dataset(make_source(records), tmp_path / "s")
     assert len(prepared.metadata["shards"]) == 4
+    tfds = pytest.importorskip("tensorflow_datasets")
+    found = tfds.builder_from_directory(prepared.directory).as_data_source("train")
+    ids = [f"r{i}" for i in range(20) if i != 4]
+    assert prepared.index["record_id"].tolist() == ids
+    assert [found[i]["record_id"].decode() for i in range(19)] == ids
+    assert [found[i]["record"] for i in range(19)] == list(range(19))
     expected = np.stack([record.ecg for i, record in enumerate(records) if i != 4])
     np.testing.assert_allclose(prepared.load() * 0.001, expected, atol=0.00051)
 
 
-def _endless(seed=0):
+def _exhausted():
     raise MemoryError("out of memory")
 
 
 def test_an_error_of_the_program_is_no_finding(tmp_path):
     source = Source(
-        description="", tasks=[_endless], num_records=1, rates=(100.0,), labels=()
+        description="", tasks=[_exhausted], num_records=1, rates=(100.0,), labels=()
     )
     with pytest.raises(MemoryError):
         prepare_dataset(source, tmp_path / "s")

@@ -16,15 +16,72 @@ from ecgssl_jax.data.writing import Settings, prepare_dataset
 from ecgssl_jax.leads import LEADS
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared"
-pytestmark = pytest.mark.skipif(
+needs_ptbxl = pytest.mark.skipif(
     not (SHARED / "data" / "ptbxl").exists(), reason="PTB-XL is not beside the checkout"
 )
+# Columns and values as published.
+STATEMENTS = """\
+,description,diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass,AHA code
+NORM,normal ECG,1.0,,,NORM,NORM,1
+IMI,inferior myocardial infarction,1.0,,,MI,IMI,161
+AFIB,atrial fibrillation,,,1.0,,,50
+PVC,ventricular premature complex,,1.0,,,,60
+"""
+
+
+def _write_record(path, samples, rate):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples.astype("<i2").tofile(path.with_name(f"{path.name}.dat"))
+    names = ("I", "II", "III", "AVR", "AVL", "AVF", *LEADS[6:])
+    lines = [f"{path.name} 12 {rate} {len(samples)}"]
+    for name, x in zip(names, samples.T.astype(int), strict=True):
+        checksum = x.sum() % 65536
+        lines.append(f"{path.name}.dat 16 1000.0(0)/mV 16 0 {x[0]} {checksum} 0 {name}")
+    path.with_name(f"{path.name}.hea").write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """The first records of fold 9 in PhysioNet's layout."""
+    """Eight records of six patients at both rates, in PhysioNet's layout."""
     root = tmp_path_factory.mktemp("ptbxl") / "raw"
+    rng = np.random.default_rng(0)
+    codes = ({"NORM": 100.0}, {"IMI": 35.0, "AFIB": 0.0}, {"PVC": 100.0}, {})
+    rows = []
+    for number in range(1, 9):
+        names = {
+            "filename_lr": f"records100/00000/{number:05d}_lr",
+            "filename_hr": f"records500/00000/{number:05d}_hr",
+        }
+        for name, rate in zip(names.values(), (100, 500), strict=True):
+            samples = rng.normal(0, 300, (10 * rate, 12)).round()
+            _write_record(root / name, samples, rate)
+        rows.append(
+            {
+                "ecg_id": number,
+                "patient_id": f"{15000 + number % 6}.0",
+                "age": 50.0 + number,
+                "report": f"sinusrhythmus, nr. {number}",
+                "scp_codes": str(codes[number % 4]),
+                "strat_fold": 1 + number % 2,
+                **names,
+            }
+        )
+    (root / ptbxl.STATEMENTS).write_text(STATEMENTS)
+    _write_rows(root, rows)
+    return root
+
+
+def _write_rows(root, rows):
+    with (root / ptbxl.DATABASE).open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """200 records of PTB-XL itself."""
+    root = tmp_path_factory.mktemp("published") / "raw"
     unpack = SHARED / "data" / "ptbxl" / "unpack"
     command = [sys.executable, unpack, root, "--folds", "9", "--limit", "200"]
     subprocess.run(command, check=True, capture_output=True)
@@ -47,35 +104,53 @@ def _readings(root):
     return dict(reading for task in source.tasks for reading in task())
 
 
-def test_signals_are_byte_identical_to_the_files(root, tmp_path):
-    prepared = prepare_dataset(ptbxl.ptbxl_source(root), tmp_path / "ptbxl")
+def _check_identical(root, prepared, column="filename_lr"):
     rows = _rows(root)
-    assert len(prepared) == len(rows) == 200
     assert prepared.index["record_id"].tolist() == [row["ecg_id"] for row in rows]
     for row, signal in zip(rows, prepared.load(), strict=True):
-        raw = (root / f"{row['filename_lr']}.dat").read_bytes()
+        raw = (root / f"{row[column]}.dat").read_bytes()
         assert signal.astype("<i2").tobytes() == raw
+
+
+@needs_ptbxl
+def test_published_signals_are_byte_identical_to_the_files(published, tmp_path):
+    prepared = prepare_dataset(ptbxl.ptbxl_source(published), tmp_path / "ptbxl")
+    assert len(prepared) == 200
     assert prepared.scale == 0.001 and prepared.rate == 100
+    _check_identical(published, prepared)
+
+
+@pytest.mark.parametrize(
+    ("rate", "column"), [(100, "filename_lr"), (500, "filename_hr")]
+)
+def test_both_rates_are_byte_identical_to_the_files(root, tmp_path, rate, column):
+    source = ptbxl.ptbxl_source(root, rate=rate)
+    prepared = prepare_dataset(source, tmp_path / "ptbxl")
+    assert (prepared.rate, prepared.length) == (rate, 10 * rate)
+    _check_identical(root, prepared, column)
 
 
 def test_reports_folds_patients_and_likelihoods_are_kept(root, tmp_path):
     prepared = prepare_dataset(ptbxl.ptbxl_source(root), tmp_path / "ptbxl")
     rows, index = _rows(root), prepared.index
     assert index["text"].tolist() == [row["report"] for row in rows]
-    assert set(index["fold"]) == {9}
-    patients = [row["patient_id"] for row in rows]
-    assert len(set(zip(patients, index["patient"], strict=True))) == len(set(patients))
-    assert index["patient"].max() + 1 == len(set(patients))
+    assert index["fold"].tolist() == [int(row["strat_fold"]) for row in rows]
+    assert index["patient"].tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
     attributes = json.loads(index["attributes"][0])
-    assert str(attributes["scp_codes"]) == rows[0]["scp_codes"]
-    assert attributes["age"] == float(rows[0]["age"])
-    assert not {"patient_id", "report", "filename_hr"} & set(attributes)
+    assert attributes == {"age": 51, "scp_codes": {"IMI": 35.0, "AFIB": 0.0}}
+
+
+def test_a_statement_of_any_likelihood_is_a_label(root, tmp_path):
+    prepared = prepare_dataset(ptbxl.ptbxl_source(root), tmp_path / "ptbxl")
+    assert prepared.labels == ("AFIB", "IMI", "NORM", "PVC")
+    expected = [[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 1, 0]] * 2
+    assert prepared.index["labels"].tolist() == expected
+    assert prepared.index["labels_valid"].all()
 
 
 def test_the_label_table_is_that_of_the_statements(root):
-    source = ptbxl.ptbxl_source(root)
-    assert len(source.labels) == 71 and list(source.labels) == sorted(source.labels)
-    assert source.label_table["IMI"] == {
+    table = ptbxl.ptbxl_source(root).label_table
+    assert table["IMI"] == {
         "description": "inferior myocardial infarction",
         "diagnostic": True,
         "form": False,
@@ -83,8 +158,8 @@ def test_the_label_table_is_that_of_the_statements(root):
         "diagnostic_class": "MI",
         "diagnostic_subclass": "IMI",
     }
-    assert source.label_table["AFIB"]["rhythm"] is True
-    assert source.label_table["AFIB"]["diagnostic_class"] == ""
+    assert table["AFIB"]["rhythm"] is True and table["PVC"]["form"] is True
+    assert table["AFIB"]["diagnostic_class"] == ""
 
 
 def _stand_in(path, *, id, **fields):
@@ -93,6 +168,7 @@ def _stand_in(path, *, id, **fields):
     return Record(id=id, ecg=noise, rate=100.0, leads=LEADS[6:9], **fields)
 
 
+@needs_ptbxl
 def test_prepared_labels_give_the_published_counts(tmp_path, monkeypatch):
     """All rows of the table go through, with small signals in place of the files."""
     golden = json.loads((SHARED / "golden" / "ptbxl_tasks.json").read_text())["all"]
@@ -131,10 +207,7 @@ def test_damaged_files_become_errors_of_their_record(damaged):
 def _edit(root, row, **cells):
     rows = _rows(root)
     rows[row].update(cells)
-    with (root / ptbxl.DATABASE).open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    _write_rows(root, rows)
     return rows[row]["ecg_id"]
 
 
@@ -152,7 +225,7 @@ def _edit(root, row, **cells):
 def test_damaged_rows_become_errors_of_their_record(damaged, cells, message):
     name = _edit(damaged, 5, **cells)
     readings = _readings(damaged)
-    assert len(readings) == 200
+    assert len(readings) == 8
     with pytest.raises(RecordError, match=message):
         raise readings.pop(name)
     assert all(isinstance(reading, Record) for reading in readings.values())

@@ -1,0 +1,134 @@
+"""Training step of JEPA: ours against plain PyTorch, samples/s, interleaved.
+
+  python -m benchmarks.step --preset=xs --batch=32
+  python -m benchmarks.step --preset=s --batch=16
+
+Both train the same model on the same arrays: 12 leads x 5000 samples, 200 patches of
+25 samples, 20 % of them context, all others targets; L1, AdamW, EMA, float32. The
+rounds alternate, so that a machine whose speed drifts moves both alike; quote the
+ratio. Needs PyTorch (`pip install torch`).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+
+import jax
+import numpy as np
+
+from ecgssl_jax import assembly, train
+from ecgssl_jax.experiment import parse
+from ecgssl_jax.signals import Statistics
+from ecgssl_jax import sharding
+from ecgssl_jax.state import abstract_state, make_init
+from ecgssl_jax.optim import make_optimiser
+
+# Weimann & Conrad's predictors: half the width, the encoder's number of heads.
+PREDICTORS = {"xs": (96, 8, 4), "s": (192, 8, 6)}
+
+
+def jax_step(preset: str, batch_size: int, dtype: str, **model):
+    """-> (run one step and wait, the experiment's batch)."""
+    width, depth, heads = PREDICTORS[preset]
+    experiment = parse(
+        dict(
+            steps=10_000,
+            batch_size=batch_size,
+            dtype=dtype,
+            data=dict(crop=5000),
+            model=dict(preset=preset, patch_size=25, **model),
+            method=dict(
+                name="jepa",
+                predictor_width=width,
+                predictor_depth=depth,
+                predictor_num_heads=heads,
+            ),
+        )
+    )
+    rng = np.random.default_rng(0)
+    order = np.argsort(rng.random((batch_size, 200)), axis=1).astype(np.int32)
+    context, targets = np.sort(order[:, :40]), np.sort(order[:, 40:])
+    batch = {
+        "ecg": rng.normal(0, 300, (batch_size, 5000, 12)).astype(np.int16),
+        "source": np.zeros(batch_size, np.int32),
+        "lead_valid": np.ones((batch_size, 12), bool),
+        "context": context,
+        "context_valid": np.ones_like(context, bool),
+        "targets": targets[:, None],
+        "targets_valid": np.ones_like(targets[:, None], bool),
+    }
+    ones = np.ones((1, 12), np.float32)
+    task = train.Task(
+        method=assembly.make_method(experiment),
+        statistics=Statistics(scale=ones * 1e-3, mean=ones * 0, std=ones * 0.3),
+        example=batch,
+        batches=lambda *_: iter(()),
+    )
+    mesh = sharding.make_mesh(experiment.mesh)
+    optimiser = make_optimiser(experiment.optim, experiment.steps)
+    init = make_init(task.method, optimiser, task.statistics, clip=5.0)
+    abstract = abstract_state(init, batch, mesh, sharding.TRANSFORMER_RULES)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    update = train.make_update(experiment, task, mesh, shardings)
+    state = jax.jit(init, out_shardings=shardings)(jax.random.key(0), batch)
+    batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+
+    def step():
+        nonlocal state
+        state, metrics = update(state, batch, None)
+        jax.block_until_ready(metrics)
+
+    return step
+
+
+def torch_step(preset: str, batch_size: int, threads: int):
+    """The same for the PyTorch counterpart."""
+    from benchmarks import torch_jepa
+
+    step = torch_jepa.make_step(preset, batch_size, threads)
+    arrays = torch_jepa.make_batch(preset, batch_size)
+    return lambda: step(*arrays)
+
+
+def seconds(step, count: int) -> float:
+    start = time.perf_counter()
+    for _ in range(count):
+        step()
+    return (time.perf_counter() - start) / count
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default="xs", choices=PREDICTORS)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--ours-only", action="store_true")
+    args = parser.parse_args()
+    contenders = {"ours": jax_step(args.preset, args.batch, args.dtype)}
+    if not args.ours_only:
+        threads = len(os.sched_getaffinity(0))
+        contenders["torch"] = torch_step(args.preset, args.batch, threads)
+    times = {name: [] for name in contenders}
+    for step in contenders.values():
+        seconds(step, 2)
+    for _ in range(args.rounds):
+        for name, step in contenders.items():
+            times[name].append(seconds(step, args.steps))
+    rates = {
+        name: [args.batch / t for t in values] for name, values in times.items()
+    }
+    result = {name: round(statistics.median(r), 2) for name, r in rates.items()}
+    if "torch" in rates:
+        pairs = zip(rates["ours"], rates["torch"], strict=True)
+        ratios = [ours / theirs for ours, theirs in pairs]
+        result["ratio"] = round(statistics.median(ratios), 3)
+        result["ratio_range"] = [round(min(ratios), 3), round(max(ratios), 3)]
+    print(json.dumps({"preset": args.preset, "batch": args.batch, **result}))
+
+
+if __name__ == "__main__":
+    main()
