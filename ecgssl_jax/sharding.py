@@ -20,7 +20,7 @@ Rules = Sequence[tuple[str, tuple[str | None, ...]]]
 # dimension in front) follow the same rules. A dimension that an axis does not
 # divide stays whole.
 TRANSFORMER_RULES: Rules = (
-    (r"qkv/kernel$", ("fsdp", None, "tensor", None)),
+    (r"qkv/kernel$", ("fsdp", "tensor", None, None)),
     (r"attention/out/kernel$", ("tensor", None, "fsdp")),
     (r"mlp/in/kernel$", ("fsdp", "tensor")),
     (r"mlp/out/kernel$", ("tensor", "fsdp")),

@@ -127,9 +127,11 @@ def _block(reader: _Reader, name: str, num_heads: int) -> dict[str, Any]:
     qkv, out = _linear(reader, f"{name}.attn.qkv"), _linear(reader, f"{name}.attn.proj")
     width = out["kernel"].shape[1]
     heads = (num_heads, width // num_heads)
-    qkv["kernel"] = qkv["kernel"].reshape(width, 3, *heads)
-    if "bias" in qkv:
-        qkv["bias"] = qkv["bias"].reshape(3, *heads)
+    # PyTorch stacks all queries, all keys, all values; ours go head by head.
+    qkv = {
+        key: value.reshape(*value.shape[:-1], 3, *heads).swapaxes(-3, -2)
+        for key, value in qkv.items()
+    }
     out["kernel"] = out["kernel"].reshape(*heads, width)
     return {
         "norm1": _norm(reader, f"{name}.norm1"),

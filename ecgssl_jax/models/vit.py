@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecgssl_jax.models.attention import attention
+from ecgssl_jax.models.layers import Dense, LayerNorm
 
 _WEIMANN: dict[str, Any] = dict(use_bias=False, num_registers=1)
 _IJEPA: dict[str, Any] = dict(use_bias=True, num_registers=0)
@@ -89,16 +90,10 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x, valid):
         width = x.shape[-1]
-        dense = functools.partial(
-            nn.DenseGeneral,
-            use_bias=self.use_bias,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.xavier_uniform(),
-        )
-        heads = (self.num_heads, width // self.num_heads)
-        query, key, value = jnp.unstack(dense((3, *heads), name="qkv")(x), axis=2)
-        x = attention(query, key, value, valid)
-        return dense(width, axis=(-2, -1), name="out")(x)
+        dense = functools.partial(Dense, use_bias=self.use_bias, dtype=self.dtype)
+        shape = (self.num_heads, 3, width // self.num_heads)
+        x = attention(dense(shape, name="qkv")(x), valid)
+        return dense((width,), in_axes=2, name="out")(x)
 
 
 class Mlp(nn.Module):
@@ -112,15 +107,10 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x):
         width = x.shape[-1]
-        dense = functools.partial(
-            nn.Dense,
-            use_bias=self.use_bias,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.xavier_uniform(),
-        )
-        x = dense(int(width * self.ratio), name="in")(x)
+        dense = functools.partial(Dense, use_bias=self.use_bias, dtype=self.dtype)
+        x = dense((int(width * self.ratio),), name="in")(x)
         x = jax.nn.gelu(x, approximate=not self.exact_gelu)
-        return dense(width, name="out")(x)
+        return dense((width,), name="out")(x)
 
 
 class Block(nn.Module):
@@ -137,10 +127,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, drop_rate, valid):
         norm = functools.partial(
-            nn.LayerNorm,
-            epsilon=self.norm_eps,
-            use_bias=self.use_bias,
-            dtype=self.dtype,
+            LayerNorm, self.norm_eps, self.use_bias, self.dtype
         )
         y = norm(name="norm1")(x)
         y = Attention(self.num_heads, self.use_bias, self.dtype, name="attention")(
@@ -205,9 +192,7 @@ class Blocks(nn.Module):
         else:
             for layer, rate in enumerate(rates):
                 x, _ = block(**settings, name=f"block_{layer}")(x, rate, valid)
-        return nn.LayerNorm(
-            epsilon=self.norm_eps, use_bias=self.use_bias, dtype=self.dtype, name="norm"
-        )(x)
+        return LayerNorm(self.norm_eps, self.use_bias, self.dtype, name="norm")(x)
 
 
 class ViT(nn.Module):
@@ -261,11 +246,10 @@ class ViT(nn.Module):
         )
         if indices is not None:
             patches, positions = take_tokens(patches, indices), positions[indices]
-        x = nn.Dense(
-            self.width,
+        x = Dense(
+            (self.width,),
             use_bias=self.use_bias,
             dtype=self.dtype,
-            kernel_init=nn.initializers.xavier_uniform(),
             name="patch_embedding",
         )(patches)
         x = x + positions.astype(x.dtype)
@@ -340,13 +324,8 @@ class Predictor(nn.Module):
         positions = sine_cosine_positions(
             num_patches, self.width, interleaved=self.interleaved_positions
         )
-        dense = functools.partial(
-            nn.Dense,
-            use_bias=self.use_bias,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.xavier_uniform(),
-        )
-        x = dense(self.width, name="embedding")(context)
+        dense = functools.partial(Dense, use_bias=self.use_bias, dtype=self.dtype)
+        x = dense((self.width,), name="embedding")(context)
         mask_token = self.param(
             "mask_token", nn.initializers.normal(0.02), (self.width,)
         ).astype(x.dtype)
@@ -367,4 +346,4 @@ class Predictor(nn.Module):
             dtype=self.dtype,
             name="transformer",
         )(x, valid)
-        return dense(self.out_width, name="projection")(x[:, -num_targets:])
+        return dense((self.out_width,), name="projection")(x[:, -num_targets:])
