@@ -5,14 +5,15 @@ from setuptools import find_packages, setup
 REQUIRED = [
     "absl-py>=2.1,<3",
     "array-record>=0.8,<0.9",
+    "etils[epath]>=1.9,<2",
     "flax>=0.12,<0.13",
     "jax>=0.10,<0.12",
     "matplotlib>=3.9,<4",
     "ml-collections>=1.0,<2",
     "numpy>=2.0,<3",
     "optax>=0.2.5,<0.3",
-    "orbax-checkpoint>=0.11.25,<0.13",
-    "pyarrow>=16",
+    "orbax-checkpoint>=0.12,<0.13",
+    "pyarrow>=16,<27",
     "scipy>=1.13,<2",
     "tensorboardX>=2.6,<3",
     "tensorflow-datasets>=4.9.7,<5",
@@ -27,12 +28,15 @@ EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     "slurm": ["submitit>=1.5,<2"],
+    # The counterparts that benchmarks/ measures against.
+    "benchmarks": ["torch>=2.13,<2.14"],
     "test": [
         "pre-commit>=4,<5",
-        "pyright>=1.1.390,<2",
+        # Brings its own Node.js, so that the type check needs nothing else.
+        "pyright[nodejs]>=1.1.390,<2",
         "pytest>=8,<10",
         "pytest-xdist>=3.6,<4",
-        "ruff>=0.9,<1",
+        "ruff>=0.17,<1",
         "scikit-learn>=1.5,<2",
     ],
 }

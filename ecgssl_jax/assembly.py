@@ -1,31 +1,67 @@
 """From a checked experiment to what `train` runs: data, encoder, method, probes."""
 
+import dataclasses
+import functools
 import importlib
+import os
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ecgssl_jax import methods, settings, sharding
+from ecgssl_jax import (
+    device_cache,
+    methods,
+    processes,
+    reporting,
+    settings,
+    sharding,
+)
 from ecgssl_jax.data import masks as masks_lib
 from ecgssl_jax.data.pipeline import Pipeline, check_crop, select_records
 from ecgssl_jax.data.prepared import PreparedSet, open_prepared
 from ecgssl_jax.evaluation.features import statistics_of
-from ecgssl_jax.evaluation.online import Probe, make_probe
+from ecgssl_jax.evaluation.online import (
+    PROBE_METRICS,
+    Probe,
+    ProbeSettings,
+    make_probe,
+    probe_settings,
+)
 from ecgssl_jax.experiment import Data, Experiment
 from ecgssl_jax.methods.base import Method
 from ecgssl_jax.models.encoders import compute_dtype, make_encoder
 from ecgssl_jax.settings import ConfigError, near
 from ecgssl_jax.train import Task
 
+EMBEDDED = "synthetic"
+
+Masks = masks_lib.Multiblock | masks_lib.Blocks | masks_lib.Random
+
 
 def open_set(data: Data, name: str) -> PreparedSet:
-    """The prepared set `name`; the embedded one is made on first use."""
-    path = Path(data.root) / name
-    if name == "synthetic" and not path.exists():
-        from ecgssl_jax.data.publishing import prepare_synthetic
+    """The prepared set `name`; the embedded one is made on first use.
 
-        prepare_synthetic(path, num_records=data.synthetic_records)
+    Raises:
+      FileNotFoundError: it was never prepared; names the command that does.
+      DamagedSetError: its files are not what was prepared.
+    """
+    path = Path(data.root) / name
+    if name == EMBEDDED:
+        processes.on_first_process(functools.partial(_prepare_embedded, data, path))
     return open_prepared(path)
+
+
+def _prepare_embedded(data: Data, path: Path) -> None:
+    if path.exists():
+        return
+    # The generator is slow to import and needed here only.
+    from ecgssl_jax.data.readers.synthetic import synthetic_source
+    from ecgssl_jax.data.writing import prepare_dataset
+
+    reporting.say(f"making {data.synthetic_records} synthetic ECGs in {path}")
+    source = synthetic_source(data.synthetic_records)
+    prepare_dataset(source, path, workers=os.cpu_count() or 1)
 
 
 def make_method(experiment: Experiment) -> Method:
@@ -54,28 +90,37 @@ def make_method(experiment: Experiment) -> Method:
         raise ConfigError(f"config.method: {error}") from error
 
 
+def make_masks(experiment: Experiment) -> tuple[Masks | None, int]:
+    """-> what to mask, and N: the patches of a crop, 0 for models without.
+
+    Raises:
+      ConfigError: a patch size that does not divide the crop, an unknown kind of
+        masks, or settings that do not fit it or the number of patches.
+    """
+    crop, patch_size = experiment.data.crop, experiment.model.get("patch_size")
+    if patch_size and crop % patch_size:
+        raise ConfigError(
+            f"config.model.patch_size: {patch_size} does not divide the crop of "
+            f"{crop} samples (config.data.crop)"
+        )
+    num_patches = crop // patch_size if patch_size else 0
+    if experiment.masks is None:
+        return None, num_patches
+    if not num_patches:
+        raise ConfigError("config.masks: masks need a model with a patch_size")
+    values = dict(experiment.masks)
+    kind = values.pop("kind", None)
+    try:
+        return masks_lib.build(kind, num_patches, **values), num_patches
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"config.masks: {error}") from error
+
+
 def make_pipeline(experiment: Experiment, prepared: PreparedSet) -> Pipeline:
     """The batches of the run; raises ConfigError where the set does not fit."""
+    masks, num_patches = make_masks(experiment)
     data = experiment.data
     check_crop(prepared, data.crop)
-    patch_size = experiment.model.get("patch_size")
-    num_patches, masks = 0, None
-    if patch_size:
-        if data.crop % patch_size:
-            raise ConfigError(
-                f"config.model.patch_size: {patch_size} does not divide the crop of "
-                f"{data.crop} samples (config.data.crop)"
-            )
-        num_patches = data.crop // patch_size
-    if experiment.masks is not None:
-        if not num_patches:
-            raise ConfigError("config.masks: masks need a model with a patch_size")
-        values = dict(experiment.masks)
-        kind = values.pop("kind", None)
-        try:
-            masks = masks_lib.build(kind, num_patches, **values)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"config.masks: {error}") from error
     return Pipeline(
         prepared=prepared,
         data=data,
@@ -88,39 +133,87 @@ def make_pipeline(experiment: Experiment, prepared: PreparedSet) -> Pipeline:
 
 
 def make_task(experiment: Experiment) -> Task:
-    """Opens the data and builds everything; nothing is trained yet."""
+    """Checks the config, opens the data and builds everything.
+
+    What can be checked without data comes first; nothing is compiled, and no signal
+    is read.
+
+    Raises:
+      ConfigError: a config that cannot be run.
+      FileNotFoundError, DamagedSetError: as `open_set`.
+    """
     method = make_method(experiment)
+    make_masks(experiment)
     mesh = sharding.make_mesh(experiment.mesh)
     sharding.check_batch(experiment.batch_size // experiment.optim.accumulate, mesh)
-    evaluators = make_evaluators(experiment, method, mesh)
+    probes = {
+        name: probe_settings(values, f"config.evaluators.{name}")
+        for name, values in experiment.evaluators.items()
+    }
+    check_best(experiment, probes)
     prepared = open_set(experiment.data, experiment.data.name)
     pipeline = make_pipeline(experiment, prepared)
-    return Task(
+    evaluators = make_evaluators(experiment, probes, prepared, method, mesh)
+    task = Task(
         method=method,
         statistics=statistics_of([prepared]),
-        example=pipeline.example(),
+        example=pipeline.shapes(),
         batches=pipeline.batches,
         evaluators=evaluators,
+    )
+    if experiment.data.cache != "device":
+        return task
+    return dataclasses.replace(
+        task,
+        resident=functools.partial(
+            device_cache.load_set, prepared, pipeline.records, mesh
+        ),
+        materialise=device_cache.make_materialise(
+            mesh, crop=experiment.data.crop, leads=len(prepared.leads)
+        ),
     )
 
 
 def make_evaluators(
-    experiment: Experiment, method: Method, mesh: Any
+    experiment: Experiment,
+    probes: Mapping[str, ProbeSettings],
+    prepared: PreparedSet,
+    method: Method,
+    mesh: Any,
 ) -> dict[str, Probe]:
-    """Name -> evaluator; each on the prepared set that its settings name."""
+    """Name -> evaluator; each on the prepared set that its settings name.
+
+    Args:
+      prepared: the set to train on, whose sampling rate the probes' sets must have.
+    """
     evaluators = {}
-    for name, values in experiment.evaluators.items():
+    for name, probe in probes.items():
         path = f"config.evaluators.{name}"
-        kind = values.get("kind", "probe")
-        if kind != "probe":
-            raise ConfigError(f"{path}.kind: unknown evaluator {kind!r}; known: probe")
+        probed = open_set(experiment.data, probe.data)
+        if probed.rate != prepared.rate:
+            raise ConfigError(
+                f"{path}.data: {probed.name} has {probed.rate:g} Hz, the set to train "
+                f"on, {prepared.name}, {prepared.rate:g} Hz; prepare one of them with "
+                "the other's --rate"
+            )
+        check_crop(probed, experiment.data.crop)
         evaluators[name] = make_probe(
-            values,
+            probe,
             path,
-            prepared=open_set(experiment.data, values.get("data", "synthetic")),
+            prepared=probed,
             method=method,
             crop=experiment.data.crop,
             clip=experiment.data.clip,
             mesh=mesh,
         )
     return evaluators
+
+
+def check_best(experiment: Experiment, probes: Mapping[str, ProbeSettings]) -> None:
+    """Raises ConfigError if no evaluator yields the metric of `checkpoint.best`."""
+    best = experiment.checkpoint.best
+    known = [f"{name}/{metric}" for name in probes for metric in PROBE_METRICS]
+    if known and best not in known:
+        raise ConfigError(
+            f"config.checkpoint.best: no evaluator yields {best!r}{near(best, known)}"
+        )

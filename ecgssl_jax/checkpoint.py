@@ -169,6 +169,16 @@ class Checkpointer:
         """Step of the newest checkpoint, a save in progress included."""
         return self._manager.latest_step()
 
+    def latest_meta(self) -> dict[str, Any] | None:
+        """`meta` of the newest checkpoint, or None if there is none.
+
+        Raises:
+          DamagedCheckpointError: its manifest is damaged.
+        """
+        self.wait()
+        step = self.latest_step()
+        return None if step is None else manifest.read(self._directory / str(step)).meta
+
     def wait(self) -> None:
         """Blocks until the save in progress is on disk; raises what it ran into."""
         self._manager.wait_until_finished()

@@ -13,6 +13,14 @@ from ecgssl_jax.optim import Settings as OptimSettings
 from ecgssl_jax.settings import ConfigError, build
 
 
+def _check_counts(settings: Any, path: str, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ConfigError(
+                f"{path}.{name}: expected at least 1, found {getattr(settings, name)}"
+            )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
     """Where the batches come from.
@@ -36,6 +44,13 @@ class Data:
     clip: float | None = 5.0
     cache: Literal["none", "host", "device"] = "host"
     synthetic_records: int = 4000
+
+    def __post_init__(self):
+        _check_counts(self, "config.data", "crop", "synthetic_records")
+        if self.clip is not None and self.clip <= 0:
+            raise ConfigError(
+                f"config.data.clip: expected a positive number, found {self.clip}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +76,9 @@ class Checkpoints:
     every: int = 500
     keep: int = 2
     best: str = "probe/macro_auroc"
+
+    def __post_init__(self):
+        _check_counts(self, "config.checkpoint", "every", "keep")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,11 +113,7 @@ class Experiment:
     log_every: int = 50
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "log_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"config.{name}: expected at least 1, found {getattr(self, name)}"
-                )
+        _check_counts(self, "config", "steps", "batch_size", "log_every")
         if self.batch_size % self.optim.accumulate:
             raise ConfigError(
                 f"config.batch_size: {self.batch_size} rows cannot be split into "

@@ -1,52 +1,121 @@
-"""Pre-training: python -m ecgssl_jax.main --config=configs/jepa.py --workdir=DIR."""
+"""Pre-training: python -m ecgssl_jax.main --config=configs/jepa.py --workdir=DIR.
 
+Settings of the config are replaced by --config.KEY=VALUE, such as
+--config.optim.clip_norm=1. The same command with the same workdir continues a run
+where it was. A job of several processes starts this once for each of them, with
+--coordinator=HOST:PORT --num_processes=N --process_id=I, or by srun without flags.
+"""
+
+import argparse
 import json
+import os
+import re
 import sys
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+import jax
+from absl import logging
 
-from ecgssl_jax import reporting
+from ecgssl_jax import config_files, pictures, processes, reporting
 from ecgssl_jax.assembly import make_task
+from ecgssl_jax.data.prepared import DamagedSetError
 from ecgssl_jax.experiment import parse
+from ecgssl_jax.manifest import CheckpointError
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.train import TrainingDiverged, train
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The experiment: a file of configs/, with its argument."
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where checkpoints and logs go; runs/<config> if not given."
-)
-flags.mark_flag_as_required("config")
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line, without --config.KEY."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ecgssl_jax.main",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config", required=True, help="a file of configs/, or FILE:ARGUMENT")
+    add("--workdir", help="checkpoints, logs, pictures; default runs/<config>")
+    add("--coordinator", help="HOST:PORT of the first process, or auto")
+    add("--num_processes", type=int, help="of the job")
+    add("--process_id", type=int, help="this one's number, from 0")
+    return parser
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Checks the config, then trains or continues."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {argv[1:]}")
     # Orbax reports every step of every save as information.
     logging.set_verbosity(logging.WARNING)
-    config = _CONFIG.value.to_dict()
-    workdir = Path(_WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename))
     try:
-        experiment = parse(config)
-        task = make_task(experiment)
-        workdir.mkdir(parents=True, exist_ok=True)
-        described = {"config": config, **reporting.describe_run()}
-        (workdir / "run.json").write_text(json.dumps(described, indent=2, default=str))
-        train(experiment, task, workdir, meta={"config": config})
-    except (ConfigError, FileNotFoundError, TrainingDiverged) as error:
+        _run(sys.argv[1:] if argv is None else argv)
+    except (ConfigError, CheckpointError, TrainingDiverged) as error:
         sys.exit(f"error: {error}")
+    except (DamagedSetError, FileNotFoundError) as error:
+        _leave_alone()
+        sys.exit(f"error: {error}")
+    except Exception:
+        _leave_alone()
+        raise
+
+
+def _run(argv: list[str]) -> None:
+    rest, overrides = config_files.split_overrides(argv)
+    args = make_parser().parse_args(rest)
+    config = config_files.load(args.config, overrides)
+    experiment = parse(config)
+    processes.initialise(args.coordinator, args.num_processes, args.process_id)
+    workdir = Path(args.workdir or default_workdir(args.config))
+    check_writable(workdir)
+    task = make_task(experiment)
+    processes.on_first_process(lambda: _write_description(workdir, config))
+    train(experiment, task, workdir, meta={"config": config})
+    if processes.is_first():
+        for path in pictures.draw_run(experiment, workdir):
+            reporting.say(f"drew {path}")
+
+
+def _leave_alone() -> None:
+    """Ends this process of several at once, with the error that is being handled.
+
+    The others wait for it in a collective; a regular exit would wait for them.
+    """
+    if jax.distributed.is_initialized():
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def default_workdir(config: str) -> str:
-    """'configs/jepa.py:ptbxl' -> 'runs/jepa-ptbxl'."""
+    """'configs/jepa.py:ptbxl,root=/data' -> 'runs/jepa-ptbxl-root=-data'."""
     path, _, argument = config.partition(":")
     stem = Path(path).stem
+    # The Makefile names it alike.
+    argument = re.sub(r"[^A-Za-z0-9_.=-]+", "-", argument)
     return f"runs/{stem}-{argument}" if argument else f"runs/{stem}"
 
 
+def check_writable(workdir: Path) -> None:
+    """Makes the folder; raises ConfigError unless files can be made in it."""
+    probe = workdir / f".writable.{os.getpid()}"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"--workdir={workdir}: cannot write there ({error}); choose another folder"
+        ) from error
+
+
+def _write_description(workdir: Path, config: Mapping[str, Any]) -> None:
+    """run.json: config, versions, devices, command and git revision."""
+    described = {"config": config, **reporting.describe_run()}
+    text = json.dumps(described, indent=2, default=str)
+    (workdir / "run.json").write_text(text, encoding="utf-8")
+
+
 if __name__ == "__main__":
-    app.run(main)
+    main()

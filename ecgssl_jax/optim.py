@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ecgssl_jax.settings import ConfigError
+
 Schedule = Callable[[jax.Array], jax.Array]
 
 
@@ -42,6 +44,26 @@ class Settings:
     rates: tuple[tuple[str, float], ...] = ((r".*", 1.0),)
     accumulate: int = 1
 
+    def __post_init__(self):
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, found {self.accumulate}")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup is a share of all steps, found {self.warmup}")
+        if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
+            raise ValueError(
+                f"b1 and b2 must be at least 0 and below 1, found {self.b1} and {self.b2}"
+            )
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"clip_norm must be positive, found {self.clip_norm}")
+        for name in ("decay", "rates"):
+            for pattern, _ in getattr(self, name):
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    raise ValueError(
+                        f"{name}: {pattern!r} is no regular expression: {error}"
+                    ) from error
+
 
 def warmup_cosine(
     step: jax.Array,
@@ -74,7 +96,7 @@ def match_rules(rules: Sequence[tuple[str, Any]], tree: Any, *, what: str) -> An
     """The value of the first rule whose pattern is found in each leaf's path.
 
     Raises:
-      ValueError: a leaf that no pattern matches, by its path.
+      ConfigError: a leaf that no pattern matches, by its path.
     """
 
     def value(path, _):
@@ -82,8 +104,8 @@ def match_rules(rules: Sequence[tuple[str, Any]], tree: Any, *, what: str) -> An
         for pattern, found in rules:
             if re.search(pattern, name):
                 return found
-        raise ValueError(
-            f"no rule of {what} matches the parameter {name!r}; its patterns are "
+        raise ConfigError(
+            f"{what}: no pattern matches {name!r}; found "
             f"{[pattern for pattern, _ in rules]}; end the table with ('.*', ...)"
         )
 
@@ -100,8 +122,8 @@ def _scheduled_descent(
     """update -> -rate * (update + decay * parameter), with both scheduled."""
 
     def init(params):
-        match_rules(settings.decay, params, what="optim.decay")
-        match_rules(settings.rates, params, what="optim.rates")
+        match_rules(settings.decay, params, what="config.optim.decay")
+        match_rules(settings.rates, params, what="config.optim.rates")
         return _ScheduledState(jnp.zeros((), jnp.int32))
 
     def update(updates, state, params=None):
@@ -115,8 +137,8 @@ def _scheduled_descent(
             one,
             updates,
             params,
-            match_rules(settings.decay, params, what="optim.decay"),
-            match_rules(settings.rates, params, what="optim.rates"),
+            match_rules(settings.decay, params, what="config.optim.decay"),
+            match_rules(settings.rates, params, what="config.optim.rates"),
         )
         return updates, _ScheduledState(state.count + 1)
 

@@ -84,6 +84,11 @@ class MetricWriter:
         self._file.flush()
         self._to_tensorboard(line)
 
+    def sync(self) -> None:
+        """Has the lines on disk before the checkpoint that relies on them."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
     def _to_tensorboard(self, line: Mapping[str, Any]) -> None:
         assert self._tensorboard is not None
         for name, value in line.items():
@@ -99,39 +104,38 @@ class MetricWriter:
 
 
 class Clock:
-    """Splits the time of the steps into waiting for data and computing.
-
-    Attributes:
-      elapsed: seconds of training so far, those before an interruption included.
-    """
+    """Splits the time of the steps into waiting for data and computing."""
 
     def __init__(self, elapsed: float = 0.0):
-        self.elapsed = elapsed
+        """`elapsed`: seconds of training before an interruption."""
         self._mark = time.perf_counter()
+        self._begin = self._mark - elapsed
         self._waiting = self._stepping = 0.0
         self._steps = 0
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far, evaluations and saves included."""
+        return time.perf_counter() - self._begin
+
     def start(self) -> None:
         """Begins a step: what went before (evaluation, saving) is not its time."""
-        now = time.perf_counter()
-        self.elapsed += now - self._mark
-        self._mark = now
+        self._mark = time.perf_counter()
 
     def got_data(self) -> None:
         """The batch is there."""
-        now = time.perf_counter()
-        self._waiting += now - self._mark
-        self._lap(now)
+        self._waiting += self._lap()
 
     def stepped(self) -> None:
         """The step was dispatched and the one before it has finished."""
-        self._lap(time.perf_counter())
+        self._lap()
         self._steps += 1
 
-    def _lap(self, now: float) -> None:
-        self._stepping += now - self._mark
-        self.elapsed += now - self._mark
-        self._mark = now
+    def _lap(self) -> float:
+        now = time.perf_counter()
+        lap, self._mark = now - self._mark, now
+        self._stepping += lap
+        return lap
 
     def report(self, batch_size: int) -> dict[str, float]:
         """Rates since the last report."""
@@ -139,6 +143,8 @@ class Clock:
         rates = {
             "samples_per_second": batch_size * self._steps / seconds,
             "step_seconds": seconds / steps,
+            "data_wait_seconds": self._waiting / steps,
+            "compute_seconds": (seconds - self._waiting) / steps,
             "data_wait_share": self._waiting / seconds,
             "elapsed_seconds": self.elapsed,
         }

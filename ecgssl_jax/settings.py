@@ -14,9 +14,9 @@ class ConfigError(ValueError):
     """A config that cannot be run; says which key, what was found, what to change."""
 
 
-def near(name: str, known: Sequence[str]) -> str:
-    """', did you mean ...?' if a known name is close, else the known names."""
-    close = difflib.get_close_matches(name, known, n=1)
+def near(name: Any, known: Sequence[str]) -> str:
+    """'; did you mean ...?' if a known name is close, else the known names."""
+    close = difflib.get_close_matches(str(name), known, n=1)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known are {', '.join(sorted(known))}"

@@ -1,6 +1,6 @@
 """The mesh from the config, and (pattern, axes) rules -> shardings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,7 +29,9 @@ TRANSFORMER_RULES: Rules = (
 )
 
 
-def make_mesh(settings: Mesh, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
+def make_mesh(
+    settings: Mesh, devices: Sequence[Any] | None = None
+) -> jax.sharding.Mesh:
     """The mesh over all devices, with axes data, fsdp and tensor.
 
     Raises:
@@ -82,8 +84,16 @@ def tree_shardings(tree: Any, mesh: jax.sharding.Mesh, rules: Rules) -> Any:
     end alike.
 
     Raises:
-      ConfigError: a rule with more axes than the array has dimensions.
+      ConfigError: an axis that the mesh does not have, or a rule with more axes
+        than the array has dimensions.
     """
+    for pattern, axes in rules:
+        for axis in axes:
+            if axis is not None and axis not in mesh.shape:
+                raise ConfigError(
+                    f"config.rules: {pattern!r} names the axis {axis!r}; the mesh has "
+                    f"{', '.join(AXES)}"
+                )
     specs = match_rules(
         [(pattern, PartitionSpec(*axes)) for pattern, axes in rules],
         tree,
@@ -116,3 +126,21 @@ def process_rows(sharding: NamedSharding, batch_size: int) -> slice:
     shards = sharding.addressable_devices_indices_map((batch_size,)).values()
     bounds = [index[0].indices(batch_size)[:2] for index in shards]  # type: ignore[index]
     return slice(min(b[0] for b in bounds), max(b[1] for b in bounds))
+
+
+def to_devices(
+    batch: Mapping[str, np.ndarray], sharding: NamedSharding, batch_size: int, low: int
+) -> dict[str, jax.Array]:
+    """The global arrays [B, ...] of which this process has the rows from `low` on."""
+    if jax.process_count() == 1:
+        return jax.device_put(dict(batch), sharding)
+
+    def whole(rows: np.ndarray) -> jax.Array:
+        def part(index):
+            start, stop, _ = index[0].indices(batch_size)
+            return rows[start - low : stop - low]
+
+        shape = (batch_size, *rows.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    return {name: whole(rows) for name, rows in batch.items()}

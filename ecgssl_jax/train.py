@@ -5,6 +5,9 @@ The order within step s (counted from 0), in every run:
   2. read the metrics of step s - 1, so that the device never waits for the host;
      stop if its loss or gradient was not finite (that update was not applied);
   3. log, evaluate and save what is due at step s + 1.
+
+SIGTERM to any process travels with that process's rows of the next batch: every
+process reads of it in the metrics of the same step, saves, and exits.
 """
 
 import contextlib
@@ -20,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import logging
 
@@ -27,12 +31,17 @@ from ecgssl_jax import reporting, sharding
 from ecgssl_jax.checkpoint import Checkpointer
 from ecgssl_jax.evaluation.online import Evaluator
 from ecgssl_jax.experiment import Experiment
+from ecgssl_jax.manifest import DamagedCheckpointError
 from ecgssl_jax.methods.base import Method
 from ecgssl_jax.optim import make_optimiser, schedules
+from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.signals import Statistics, prepare
 from ecgssl_jax.state import TrainState, abstract_state, make_init
 
 Batch = Mapping[str, Any]
+
+_STOP = "stop_requested"
+_SIGTERM_EXIT = 128 + signal.SIGTERM
 
 
 class TrainingDiverged(RuntimeError):
@@ -46,13 +55,15 @@ class Task:
     Attributes:
       method: the objective.
       statistics: of the prepared sets.
-      example: one global batch, for its shapes and dtypes.
-      batches: (start, stop, rows) -> the batches of those steps, only the given
-        rows of each; NumPy arrays.
+      example: one global batch, as `materialise` completes it; only its shapes and
+        dtypes matter.
+      batches: (start, stop, rows) -> an iterator of the batches of those steps, only the given
+        rows of each; NumPy arrays. If it has a `close`, that is called however
+        the run ends.
       evaluators: name -> evaluator.
       materialise: completes a batch within the step, such as by fetching its
         signals from `resident`; None where batches are complete.
-      resident: arrays that stay on the devices for `materialise`.
+      resident: () -> arrays that stay on the devices for `materialise`.
     """
 
     method: Method
@@ -61,7 +72,7 @@ class Task:
     batches: Callable[[int, int, slice], Iterator[Batch]]
     evaluators: Mapping[str, Evaluator] = dataclasses.field(default_factory=dict)
     materialise: Callable[[Batch, Any], Batch] | None = None
-    resident: Any = None
+    resident: Callable[[], Any] | None = None
 
 
 def train(
@@ -78,7 +89,10 @@ def train(
 
     Raises:
       TrainingDiverged: at the first loss or gradient that is not finite.
-      ConfigError: a batch or rules that do not fit the mesh.
+      ConfigError: a batch or rules that do not fit the mesh; more steps in
+        `workdir` than the experiment has.
+      CheckpointError: no intact checkpoint in `workdir`, or one of another model.
+      SystemExit: with code 143 after SIGTERM; the state is saved.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -93,32 +107,35 @@ def train(
     optimiser = make_optimiser(experiment.optim, experiment.steps)
     clip = experiment.data.clip
     init = make_init(task.method, optimiser, task.statistics, clip=clip)
-    example = _with_signals(task, task.example)
+    example = jax.eval_shape(dict, task.example)
     rules = experiment.rules or sharding.TRANSFORMER_RULES
     abstract = abstract_state(init, example, mesh, rules)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
 
     # ---- Restore ----
-    saved = Checkpointer(workdir / "checkpoints", keep=experiment.checkpoint.keep)
-    best = Checkpointer(workdir / "best", keep=1)
+    saved = Checkpointer(str(workdir / "checkpoints"), keep=experiment.checkpoint.keep)
+    # Two, so that going back beyond the best one finds the one before.
+    best = Checkpointer(str(workdir / "best"), keep=2)
     with contextlib.ExitStack() as stack:
         stack.callback(saved.close)
         stack.callback(best.close)
         restored = saved.restore(abstract)
         if restored is None:
-            first = jax.jit(init, out_shardings=shardings)
-            state, progress = first(jax.random.key(experiment.seed), example), {}
+            state, progress = _first_state(init, example, shardings, experiment), {}
         else:
             state, progress = restored
         start = int(state.step)
         best.discard_after(start)
-        if start:
-            reporting.say(f"continuing {workdir} at step {start}")
         parameters = sum(x.size for x in jax.tree.leaves(state.params))
         reporting.say(
-            f"{parameters / 1e6:.2f} M parameters, mesh "
-            f"{dict(mesh.shape)}, {experiment.steps} steps of {experiment.batch_size}"
+            f"{parameters / 1e6:.2f} M parameters, mesh {dict(mesh.shape)}, "
+            f"{experiment.steps} steps of {experiment.batch_size}"
         )
+        if start >= experiment.steps:
+            _already_finished(workdir, start, experiment.steps)
+            return state
+        if start:
+            reporting.say(f"continuing {workdir} at step {start}")
 
         # ---- Loop ----
         update = make_update(experiment, task, mesh, shardings)
@@ -132,45 +149,98 @@ def train(
             writer=writer,
             clock=reporting.Clock(progress.get("elapsed_seconds", 0.0)),
             meta=dict(meta or {}),
-            best_score=progress.get("best_score"),
+            best_score=_score_of(best),
         )
         stop = stack.enter_context(_stop_on_sigterm())
+        resident = None if task.resident is None else task.resident()
         batches = task.batches(start, experiment.steps, rows)
         # Ends the pipeline's threads before the interpreter does.
         stack.callback(getattr(batches, "close", lambda: None))
-        pending = None
+        pending, stopping = None, False
         loop.clock.start()
-        for step, local in zip(range(start, experiment.steps), batches, strict=False):
-            batch = _to_devices(local, batch_sharding, experiment.batch_size)
+        for step in range(start, experiment.steps):
+            local = next(batches, None)
+            if local is None:
+                raise ValueError(f"the batches end before step {step + 1}")
+            batch = sharding.to_devices(
+                {**local, _STOP: np.full(rows.stop - rows.start, stop.is_set())},
+                batch_sharding,
+                experiment.batch_size,
+                rows.start,
+            )
             loop.clock.got_data()
-            state, metrics = update(state, batch, task.resident)
+            state, metrics = update(state, batch, resident)
+            if step == start:
+                loop.clock.start()  # compiling is not a step's time
             if pending is not None:
-                loop.read(*pending)
+                stopping = loop.read(*pending)
             pending = (step + 1, metrics)
             loop.clock.stepped()
-            stopping = stop.is_set()
             if stopping or loop.due(step + 1):
-                loop.read(*pending)
+                stopping |= loop.read(*pending)
                 pending = None
                 loop.after(step + 1, state, save=stopping)
                 loop.clock.start()
             if stopping and step + 1 < experiment.steps:
-                reporting.say(f"stopped by a signal; step {step + 1} is saved")
-                raise SystemExit(143)
+                saved.wait()
+                reporting.say(
+                    f"stopped by SIGTERM; step {step + 1} is saved, the same command "
+                    "continues there"
+                )
+                raise SystemExit(_SIGTERM_EXIT)
     return state
+
+
+def _first_state(
+    init: Callable, example: Batch, shardings: Any, experiment: Experiment
+) -> TrainState:
+    def first(rng):
+        zeros = {name: jnp.zeros(x.shape, x.dtype) for name, x in example.items()}
+        return init(rng, zeros)
+
+    # With the step's own shardings, or the second step would compile again.
+    return jax.jit(first, out_shardings=shardings)(jax.random.key(experiment.seed))
+
+
+def _already_finished(workdir: Path, start: int, steps: int) -> None:
+    if start > steps:
+        raise ConfigError(
+            f"config.steps: {steps}, but {workdir} holds a run of {start} steps; "
+            "choose another workdir"
+        )
+    reporting.say(
+        f"{workdir} has finished its {steps} steps; nothing to train. Choose another "
+        "workdir for a new run"
+    )
+
+
+def _score_of(best: Checkpointer) -> float | None:
+    """The score that the best checkpoint on disk has, which the next must exceed."""
+    try:
+        meta = best.latest_meta()
+    except DamagedCheckpointError as error:
+        logging.error("%s; the next probe's takes its place", error)
+        return None
+    return None if meta is None else meta["best_score"]
 
 
 def make_update(
     experiment: Experiment, task: Task, mesh: jax.sharding.Mesh, shardings: Any
 ) -> Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, jax.Array]]]:
-    """The jitted step: (state, batch, resident) -> state, metrics. Donates the state."""
+    """The jitted step: (state, batch, resident) -> state, metrics.
+
+    It donates the state.
+    """
     method, settings = task.method, experiment.optim
     optimiser = make_optimiser(settings, experiment.steps)
     learning_rate, weight_decay = schedules(settings, experiment.steps)
 
     def update(state: TrainState, batch: Batch, resident: Any):
         rng = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
-        batch = _with_signals(task, batch, resident)
+        batch = dict(batch)
+        stopping = batch.pop(_STOP, np.zeros((), bool)).any()
+        if task.materialise is not None:
+            batch = dict(task.materialise(batch, resident))
         ecg = prepare(batch, state.statistics, clip=experiment.data.clip)
         batch = dict(batch, ecg=ecg)
         loss_and_gradient = jax.value_and_grad(method.loss, has_aux=True)
@@ -199,6 +269,7 @@ def make_update(
             "learning_rate": learning_rate(state.step),
             "weight_decay": weight_decay(state.step),
             "healthy": healthy,
+            _STOP: stopping,
         }
         return dataclasses.replace(new, healthy=healthy), metrics
 
@@ -234,21 +305,6 @@ def _accumulate(loss_and_gradient, state, batch, rng, parts: int):
     return losses.mean(), extra, jax.tree.map(jnp.mean, metrics), gradient
 
 
-def _with_signals(task: Task, batch: Batch, resident: Any = None) -> Batch:
-    if task.materialise is None:
-        return batch
-    return task.materialise(batch, task.resident if resident is None else resident)
-
-
-def _to_devices(batch: Batch, spec: jax.sharding.NamedSharding, batch_size: int):
-    return {
-        name: jax.make_array_from_process_local_data(
-            spec, rows, (batch_size, *rows.shape[1:])
-        )
-        for name, rows in batch.items()
-    }
-
-
 @dataclasses.dataclass(kw_only=True)
 class _Loop:
     """What happens between steps, and what it remembers."""
@@ -263,18 +319,24 @@ class _Loop:
     best_score: float | None
     last: dict[str, float] = dataclasses.field(default_factory=dict)
 
-    def read(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Waits for a step's metrics; stops the run if they are not finite."""
+    def read(self, step: int, metrics: Mapping[str, jax.Array]) -> bool:
+        """Waits for a step's metrics; whether a process was asked to stop.
+
+        Raises:
+          TrainingDiverged: the step's loss or gradient is not finite.
+        """
         values = {name: float(value) for name, value in metrics.items()}
+        stopping = bool(values.pop(_STOP))
         if not values.pop("healthy"):
             raise TrainingDiverged(
-                f"step {step}: loss {values['loss']}, gradient norm "
-                f"{values['gradient_norm']}. The update was not applied; the last "
+                f"training diverged at step {step}: loss {values['loss']}, gradient "
+                f"norm {values['gradient_norm']}. The update was not applied; the last "
                 f"checkpoint is step {self.saved.latest_step()}. Last metrics: "
                 f"{json.dumps(self.last)}. Lower optim.learning_rate, set "
                 "optim.clip_norm, or look at the records of this batch."
             )
         self.last = values
+        return stopping
 
     def due(self, step: int) -> bool:
         """Whether anything happens after `step` updates."""
@@ -299,6 +361,7 @@ class _Loop:
                 reporting.say(f"step {step}  {shown}")
                 self._keep_best(step, state, values)
         if save or is_last or step % self.experiment.checkpoint.every == 0:
+            self.writer.sync()
             self.saved.save(step, state, self._progress())
 
     def _keep_best(self, step: int, state: TrainState, values: Mapping[str, float]):
@@ -334,4 +397,5 @@ def _stop_on_sigterm() -> Iterator[threading.Event]:
     try:
         yield event
     finally:
-        signal.signal(signal.SIGTERM, former)
+        # None: installed by other than Python, as by JAX for several processes.
+        signal.signal(signal.SIGTERM, former or signal.SIG_DFL)

@@ -7,7 +7,8 @@ global batch and then sliced. So any process, from any step on, sees the same ro
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -44,27 +45,53 @@ class Pipeline:
 
     def batches(
         self, start: int, stop: int, rows: slice | None = None
-    ) -> Iterator[dict[str, np.ndarray]]:
+    ) -> Generator[dict[str, np.ndarray], None, None]:
         """Batches of the steps `start` ... `stop` - 1.
 
         Args:
           rows: the rows of the global batch that are wanted; None for all.
-        """
-        import tensorflow as tf
 
-        # The accelerators are JAX's.
-        tf.config.set_visible_devices([], "GPU")
-        row_range = range(self.batch_size)[slice(None) if rows is None else rows]
-        make = self._make_batch(tf, row_range)
-        dataset = tf.data.Dataset.range(start, stop)
-        dataset = dataset.map(make, num_parallel_calls=tf.data.AUTOTUNE)
-        return dataset.prefetch(4).as_numpy_iterator()
+        Returns:
+          A generator of batches; close it to end the pipeline's threads. With the
+          device cache, `row`, a place in `records`, and `start` stand for a signal.
+        """
+        failures: list[Exception] = []
+        dataset = self._dataset(start, stop, rows, failures)
+        return _closing(dataset.prefetch(4).as_numpy_iterator(), failures)
 
     def example(self) -> dict[str, np.ndarray]:
-        """One global batch of step 0, for its shapes and dtypes."""
-        return next(iter(self.batches(0, 1)))
+        """The batch of step 0, read from disk whatever the cache."""
+        batches = self._from_disk().batches(0, 1)
+        try:
+            return next(iter(batches))
+        finally:
+            batches.close()
 
-    def _make_batch(self, tf, rows: range) -> Callable[[Any], dict[str, Any]]:
+    def shapes(self) -> dict[str, np.ndarray]:
+        """Zeros of a complete global batch's shapes and dtypes; reads nothing."""
+        spec = self._from_disk()._dataset(0, 1, None, []).element_spec
+        return {
+            name: np.zeros([self.batch_size, *x.shape[1:]], x.dtype.as_numpy_dtype)
+            for name, x in spec.items()
+        }
+
+    def _from_disk(self) -> "Pipeline":
+        data = dataclasses.replace(self.data, cache="none")
+        return dataclasses.replace(self, data=data)
+
+    def _dataset(
+        self, start: int, stop: int, rows: slice | None, failures: list[Exception]
+    ):
+        """`failures` takes the errors of reading, which TensorFlow would reword."""
+        tf = import_tensorflow()
+        row_range = range(self.batch_size)[slice(None) if rows is None else rows]
+        make = self._make_batch(tf, row_range, failures)
+        dataset = tf.data.Dataset.range(start, stop)
+        return dataset.map(make, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _make_batch(
+        self, tf, rows: range, failures: list[Exception]
+    ) -> Callable[[Any], dict[str, Any]]:
         """A TensorFlow function: step -> the batch's `rows`."""
         index = self.prepared.index
         records = tf.constant(self.records, tf.int64)
@@ -73,10 +100,11 @@ class Pipeline:
         lead_valid = tf.constant(index["lead_valid"])
         crop, low = self.data.crop, rows.start
         has_short = bool((index["length"][self.records] < crop).any())
-        signals = self._signals(tf)
+        signals = self._signals(tf, failures)
 
         def make(step):
-            record = tf.gather(records, self._positions(tf, step, rows))
+            place = self._positions(tf, step, rows)
+            record = tf.gather(records, place)
             length = tf.gather(lengths, record)
             uniform = self._uniforms(tf, step, _CROP_STREAM, 1)[low : rows.stop, 0]
             last_start = tf.maximum(length - crop, 0)
@@ -84,7 +112,7 @@ class Pipeline:
             # The product can round up to the excluded end.
             start = tf.minimum(start, last_start)
             batch = {
-                **signals(record, start),
+                **signals(place, record, start),
                 "source": tf.zeros(len(rows), tf.int32),
                 "lead_valid": tf.gather(lead_valid, record),
                 "record": tf.cast(record, tf.int32),
@@ -124,14 +152,16 @@ class Pipeline:
         shape = [self.batch_size, count]
         return tf.random.stateless_uniform(shape, seed=seed, alg="philox")
 
-    def _signals(self, tf) -> Callable[[Any, Any], dict[str, Any]]:
-        """A TensorFlow function: records [B'], starts [B'] -> their crops."""
+    def _signals(
+        self, tf, failures: list[Exception]
+    ) -> Callable[[Any, Any, Any], dict[str, Any]]:
+        """A TensorFlow function: places in `records`, records, starts -> crops."""
         crop, samples = self.data.crop, self.prepared.length
         leads = len(self.prepared.leads)
 
         if self.data.cache == "device":
-            return lambda record, start: {
-                "row": tf.cast(record, tf.int32),
+            return lambda place, record, start: {
+                "row": tf.cast(place, tf.int32),
                 "start": start,
             }
 
@@ -144,20 +174,57 @@ class Pipeline:
         if self.data.cache == "host":
             words = tf.constant(_as_words(self.prepared.load()))
 
-            def from_memory(record, start):
-                return {"ecg": crops(words, record * samples + tf.cast(start, tf.int64))}
+            def from_memory(place, record, start):
+                return {
+                    "ecg": crops(words, record * samples + tf.cast(start, tf.int64))
+                }
 
             return from_memory
 
-        def from_disk(record, start):
-            words = tf.numpy_function(
-                lambda rows: _as_words(self.prepared.read(rows)), [record], tf.int64
-            )
+        def read(rows: np.ndarray) -> np.ndarray:
+            try:
+                return _as_words(self.prepared.read(rows))
+            except Exception as error:
+                failures.append(error)
+                raise
+
+        def from_disk(place, record, start):
+            words = tf.numpy_function(read, [record], tf.int64)
             words.set_shape([None, leads // 4])
             first = tf.range(tf.size(record, tf.int64)) * samples
             return {"ecg": crops(words, first + tf.cast(start, tf.int64))}
 
         return from_disk
+
+
+def _closing(
+    iterator: Any, failures: list[Exception]
+) -> Generator[dict[str, np.ndarray], None, None]:
+    """The iterator's batches; closing this ends the threads that make them.
+
+    A thread that calls Python amid the interpreter's exit aborts the process.
+    """
+    try:
+        yield from iterator
+    except Exception:
+        if failures:
+            raise failures[0] from None
+        raise
+    finally:
+        # TensorFlow's iterators have no `close`: the last reference ends them.
+        del iterator
+
+
+def import_tensorflow() -> Any:
+    """The module, quiet and without accelerators: those are JAX's."""
+    # Its start-up hints are about kernels that no input pipeline uses, and one of
+    # them ignores the log level. Errors stay.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    return tf
 
 
 def _as_words(signals: np.ndarray) -> np.ndarray:

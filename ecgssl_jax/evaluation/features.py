@@ -10,6 +10,7 @@ import numpy as np
 from ecgssl_jax import sharding
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.methods.base import Method
+from ecgssl_jax.sharding import to_devices
 from ecgssl_jax.signals import Statistics, prepare
 
 # (params, extra, statistics, batch) -> 'pooled' [B, D] and 'tokens' [B, N, D].
@@ -50,7 +51,8 @@ def extract(
     """Features of the records `rows`, in that order.
 
     A record longer than the crop is cut into the windows that fit, side by side;
-    its pooled feature is their mean, its tokens follow each other.
+    its pooled feature is the mean of those with signal, its tokens follow each
+    other. Every process reads only what its own devices encode.
 
     Args:
       crop: T, samples of a window.
@@ -63,29 +65,39 @@ def extract(
     windows = prepared.length // crop
     parts = sharding.batch_sharding(mesh)
     divisor = mesh.shape["data"] * mesh.shape["fsdp"]
+    # Records at a time: a device gets all windows of each of its records.
     step = -(-batch_size // (windows * divisor)) * divisor
+    own = sharding.process_rows(parts, step)
     statistics = statistics_of([prepared])
     collected: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(rows), step):
         wanted = rows[start : start + step]
         padded = np.concatenate([wanted, np.repeat(wanted[-1:], step - len(wanted))])
-        batch = _windows(prepared, padded, crop, windows)
-        batch = {
-            name: jax.make_array_from_process_local_data(
-                parts, value[sharding.process_rows(parts, len(value))], value.shape
-            )
-            for name, value in batch.items()
-        }
+        local = _windows(prepared, padded[own], crop, windows)
+        batch = to_devices(local, parts, step * windows, own.start * windows)
         found = function(params, extra, statistics, batch)
+        weights = _window_weights(prepared, wanted, crop, windows)
         for name, value in found.items():
             value = np.asarray(value).reshape(step, windows, *value.shape[1:])
             value = value[: len(wanted)]
             if name == "pooled":
-                value = value.mean(axis=1)
+                value = (value * weights[:, :, None]).sum(axis=1)
             else:
                 value = value.reshape(len(wanted), -1, value.shape[-1])
             collected.setdefault(name, []).append(value)
     return {name: np.concatenate(values) for name, values in collected.items()}
+
+
+def _window_weights(
+    prepared: PreparedSet, rows: np.ndarray, crop: int, windows: int
+) -> np.ndarray:
+    """[n, W] float32: what each window counts in its record's mean.
+
+    Windows that begin beyond the end of a short record count nothing.
+    """
+    length = prepared.index["length"][rows]
+    holds = np.arange(windows) * crop < np.maximum(length, 1)[:, None]
+    return (holds / holds.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _windows(

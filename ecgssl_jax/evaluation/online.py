@@ -16,11 +16,15 @@ from ecgssl_jax.methods.base import Method
 from ecgssl_jax.settings import ConfigError, build, near
 from ecgssl_jax.state import TrainState
 
+# What a probe yields.
+PROBE_METRICS = ("macro_auroc", "rankme", "feature_std")
+
 
 class Evaluator(Protocol):
     """`every` steps, and after the last one, `run` yields (name, value)."""
 
-    every: int
+    @property
+    def every(self) -> int: ...
 
     def run(self, state: TrainState) -> Iterator[tuple[str, float]]: ...
 
@@ -100,10 +104,6 @@ def labels_of(prepared: PreparedSet, task: str) -> tuple[np.ndarray, np.ndarray]
         )
     if task == "labels":
         return np.arange(len(prepared)), labels
-    if task not in ptbxl.TASKS:
-        raise ConfigError(
-            f"unknown task {task!r}{near(task, ['labels', *ptbxl.TASKS])}"
-        )
     if not prepared.label_table:
         raise ConfigError(
             f"{prepared.name} has no table of SCP statements; only task='labels' works"
@@ -112,8 +112,28 @@ def labels_of(prepared: PreparedSet, task: str) -> tuple[np.ndarray, np.ndarray]
     return np.asarray(found.rows), np.asarray(found.labels)
 
 
+def probe_settings(values: Mapping[str, Any], path: str) -> ProbeSettings:
+    """The settings at `path` of the config, without their set checked yet.
+
+    Raises:
+      ConfigError: another kind of evaluator, or settings that a probe does not have.
+    """
+    kind = values.get("kind", "probe")
+    if kind != "probe":
+        raise ConfigError(f"{path}.kind: unknown evaluator {kind!r}; known are probe")
+    settings = build(ProbeSettings, values, path)
+    if settings.every < 1:
+        raise ConfigError(f"{path}.every: expected at least 1, found {settings.every}")
+    known = ["labels", *ptbxl.TASKS]
+    if settings.task not in known:
+        raise ConfigError(
+            f"{path}.task: unknown task {settings.task!r}{near(settings.task, known)}"
+        )
+    return settings
+
+
 def make_probe(
-    values: Mapping[str, Any],
+    settings: ProbeSettings,
     path: str,
     *,
     prepared: PreparedSet,
@@ -123,8 +143,10 @@ def make_probe(
     mesh: jax.sharding.Mesh,
 ) -> Probe:
     """The evaluator on an opened set; raises ConfigError where they do not fit."""
-    settings = build(ProbeSettings, values, path)
-    rows, labels = labels_of(prepared, settings.task)
+    try:
+        rows, labels = labels_of(prepared, settings.task)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     rng = np.random.default_rng(0)
 
     def part(folds):

@@ -53,6 +53,8 @@ def load(
         raise ValueError(
             f"unknown layout {layout!r}; known are {', '.join(sorted(_LAYOUTS))}"
         )
+    if not state_dict:
+        raise ValueError("the checkpoint holds no arrays; pass {name: array, ...}")
     groups: dict[str, dict[str, np.ndarray]] = {}
     for name, array in state_dict.items():
         module, _, rest = name.replace("/", ".").removeprefix("module.").partition(".")
@@ -84,9 +86,19 @@ class _Reader:
             raise ValueError(f"{self.module}: the checkpoint lacks {name!r}")
         return self._arrays.pop(name, None)
 
-    def array(self, name: str) -> np.ndarray:
+    def array(self, name: str, shape: tuple[int | None, ...] = ()) -> np.ndarray:
+        """The array; where a shape is given, it must have it (None: any size)."""
         array = self.take(name)
         assert array is not None
+        fits = len(array.shape) == len(shape) and all(
+            size in (None, found)
+            for size, found in zip(shape, array.shape, strict=True)
+        )
+        if shape and not fits:
+            raise ValueError(
+                f"{self.module}: {name} has the shape {array.shape}, expected "
+                f"{tuple('any' if size is None else size for size in shape)}"
+            )
         return array
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -110,9 +122,11 @@ class _Reader:
             )
 
 
-def _linear(reader: _Reader, name: str) -> dict[str, np.ndarray]:
+def _linear(
+    reader: _Reader, name: str, shape: tuple[int | None, int | None] = (None, None)
+) -> dict[str, np.ndarray]:
     """Linear [out, in] -> kernel [in, out]."""
-    params = {"kernel": reader.array(f"{name}.weight").T}
+    params = {"kernel": reader.array(f"{name}.weight", shape).T}
     bias = reader.take(f"{name}.bias", optional=True)
     return params if bias is None else params | {"bias": bias}
 
@@ -124,8 +138,9 @@ def _norm(reader: _Reader, name: str) -> dict[str, np.ndarray]:
 
 
 def _block(reader: _Reader, name: str, num_heads: int) -> dict[str, Any]:
-    qkv, out = _linear(reader, f"{name}.attn.qkv"), _linear(reader, f"{name}.attn.proj")
-    width = out["kernel"].shape[1]
+    width = reader.shape(f"{name}.norm1.weight")[0]
+    qkv = _linear(reader, f"{name}.attn.qkv", (3 * width, width))
+    out = _linear(reader, f"{name}.attn.proj", (width, width))
     heads = (num_heads, width // num_heads)
     # PyTorch stacks all queries, all keys, all values; ours go head by head.
     qkv = {
@@ -180,14 +195,24 @@ def _finish(
     expected = jax.eval_shape(
         lambda key: module.init(key, *inputs, **kwargs), jax.random.key(0)
     )
-    found_shapes = jax.tree.map(np.shape, params)
-    expected_shapes = jax.tree.map(lambda x: x.shape, expected)
-    if found_shapes != expected_shapes:
+    found, wanted = _shapes(params), _shapes(expected)
+    wrong = [
+        f"{name} {found.get(name, 'missing')} (expected {wanted.get(name, 'none')})"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if wrong:
         raise ValueError(
-            f"{reader.module}: the arrays do not fit the layout; found "
-            f"{found_shapes}, expected {expected_shapes}"
+            f"{reader.module}: arrays that do not fit the others, by our names and "
+            f"shapes: {', '.join(wrong)}"
         )
     return Loaded(module, params)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    keystr = jax.tree_util.keystr
+    return {keystr(p, simple=True, separator="/"): x.shape for p, x in leaves}
 
 
 def _encoder(
@@ -195,7 +220,7 @@ def _encoder(
 ) -> Loaded:
     for name in unused:
         reader.take(name, optional=True)
-    kernel = reader.array("patch_embed.proj.weight")  # [D, C, P]
+    kernel = reader.array("patch_embed.proj.weight", (None,) * 3)  # [D, C, P]
     width, leads, patch_size = kernel.shape
     settings = _transformer_settings(reader, "blocks", width, num_heads)
     table = reader.take("pos_embed", optional=True)

@@ -45,6 +45,24 @@ class Settings:
     ema: tuple[float, float] = (0.998, 0.9995)
     variance_weight: float = 0.0
 
+    def __post_init__(self):
+        width, num_heads = self.predictor_width, self.predictor_num_heads
+        if min(width, num_heads, self.predictor_depth) < 1:
+            raise ValueError(
+                "predictor_width, predictor_depth and predictor_num_heads must be at "
+                f"least 1, found {width}, {self.predictor_depth} and {num_heads}"
+            )
+        if width % num_heads or width % 2:
+            raise ValueError(
+                f"a predictor_width of {width} cannot be split into "
+                f"predictor_num_heads={num_heads} heads, or is not even"
+            )
+        # Below 1 the gradient of the smallest errors is the largest, without bound.
+        if self.exponent < 1:
+            raise ValueError(f"exponent must be at least 1, found {self.exponent}")
+        if not all(0 <= momentum <= 1 for momentum in self.ema):
+            raise ValueError(f"ema takes momenta from 0 to 1, found {self.ema}")
+
 
 def jepa_loss(
     predictions: jax.Array,
@@ -91,15 +109,18 @@ def variance_regulariser(
     """
     tokens = tokens.astype(jnp.promote_types(tokens.dtype, jnp.float32))
     if valid is None:
-        variance = tokens.var(axis=-2, ddof=1)
-    else:
-        weight = valid.astype(tokens.dtype)[..., None]
-        count = weight.sum(axis=-2)
-        mean = (tokens * weight).sum(axis=-2) / jnp.maximum(count, 1)
-        squares = (weight * (tokens - mean[..., None, :]) ** 2).sum(axis=-2)
-        variance = squares / jnp.maximum(count - 1, 1)
-    deviation = jnp.sqrt(variance + epsilon).mean(axis=-2)
-    return jax.nn.relu(1 - deviation).mean()
+        deviation = jnp.sqrt(tokens.var(axis=-2, ddof=1) + epsilon)
+        return jax.nn.relu(1 - deviation.mean(axis=-2)).mean()
+    weight = valid.astype(tokens.dtype)[..., None]
+    count = weight.sum(axis=-2)  # [..., M, 1]
+    mean = (tokens * weight).sum(axis=-2) / jnp.maximum(count, 1)
+    squares = (weight * (tokens - mean[..., None, :]) ** 2).sum(axis=-2)
+    deviation = jnp.sqrt(squares / jnp.maximum(count - 1, 1) + epsilon)
+    # A block needs two tokens to have a deviation, a record one such block.
+    spread = count > 1
+    deviation = jnp.where(spread, deviation, 0).sum(axis=-2)
+    deviation /= jnp.maximum(spread.sum(axis=-2), 1)
+    return _token_mean(jax.nn.relu(1 - deviation).mean(axis=-1), spread.any((-2, -1)))
 
 
 def _token_mean(values: jax.Array, valid: jax.Array | None) -> jax.Array:
@@ -194,9 +215,7 @@ class Jepa:
 
     def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
         valid = self._patch_valid(batch)
-        tokens = self.encoder.apply(
-            extra["target_encoder"], batch["ecg"], valid=valid
-        )
+        tokens = self.encoder.apply(extra["target_encoder"], batch["ecg"], valid=valid)
         features = {"pooled": vit.mean_pool(tokens, valid), "tokens": tokens}
         return features if valid is None else features | {"tokens_valid": valid}
 
@@ -247,6 +266,12 @@ class Jepa:
         then the targets, which so also fill the context's padding. L is N less the
         smallest context.
         """
+        if batch["targets"].shape[1] != 1:
+            raise ValueError(
+                f"{batch['targets'].shape[1]} target blocks cannot be predicted at "
+                "once; set config.method.separate to True, or config.masks.kind to "
+                "'blocks' or 'random', whose one target is all that is masked"
+            )
         targets = batch["targets"].reshape(len(context), -1)
         num_patches = batch["ecg"].shape[1] // self.patch_size
         num_context = context_valid.sum(axis=1, keepdims=True)

@@ -56,9 +56,28 @@ def make_encoder(settings: Mapping[str, Any], *, dtype: Any) -> vit.ViT:
                 f"config.model.{key} is missing; set it, or choose a preset of "
                 f"{', '.join(vit.PRESETS)}"
             )
+    _check(values)
+    return vit.ViT(**values, dtype=dtype)
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    for key in ("width", "depth", "num_heads", "patch_size"):
+        if values[key] < 1:
+            raise ConfigError(
+                f"config.model.{key}: expected at least 1, found {values[key]}"
+            )
+    if values["width"] % 2:
+        raise ConfigError(
+            "config.model.width: the sine-cosine positions need an even width, found "
+            f"{values['width']}"
+        )
     if values["width"] % values["num_heads"]:
         raise ConfigError(
             f"config.model: a width of {values['width']} cannot be split into "
             f"{values['num_heads']} heads"
         )
-    return vit.ViT(**values, dtype=dtype)
+    if not 0 <= values.get("drop_path", 0.0) < 1:
+        raise ConfigError(
+            "config.model.drop_path: expected at least 0 and below 1, found "
+            f"{values['drop_path']}"
+        )

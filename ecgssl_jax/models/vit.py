@@ -108,7 +108,7 @@ class Mlp(nn.Module):
     def __call__(self, x):
         width = x.shape[-1]
         dense = functools.partial(Dense, use_bias=self.use_bias, dtype=self.dtype)
-        x = dense((int(width * self.ratio),), name="in")(x)
+        x = dense((round(width * self.ratio),), name="in")(x)
         x = jax.nn.gelu(x, approximate=not self.exact_gelu)
         return dense((width,), name="out")(x)
 

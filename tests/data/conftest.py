@@ -41,16 +41,16 @@ def _make_source(readings, labels=(), per_task=3):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_ecg():
     return _make_ecg
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_record():
     return _make_record
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_source():
     return _make_source

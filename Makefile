@@ -1,0 +1,52 @@
+# make run     pre-train on the embedded set, evaluate, print a table
+# make test    the tests
+# make lint    formatting, linting, types
+#
+# Everything is installed into .venv by the first of them; nothing else is touched.
+# METHOD names a file of configs/, ARG its argument:
+#   make run METHOD=jepa ARG=ptbxl,root=/data
+
+METHOD ?= jepa
+ARG ?=
+WORKDIR ?= runs/$(METHOD)$(if $(ARG),-$(shell echo '$(ARG)' | tr -cs 'A-Za-z0-9_.=\n-' '-'))
+TEST_WORKERS ?= 2
+PYTHON3 ?= python3
+
+PYTHON := .venv/bin/python
+CONFIG := configs/$(METHOD).py$(if $(ARG),:$(ARG))
+CODE := ecgssl_jax configs benchmarks tests setup.py
+
+# TensorFlow only feeds the input pipeline: what it says about CPUs is of no use here.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export TF_ENABLE_ONEDNN_OPTS ?= 0
+
+.PHONY: run test lint format clean
+
+run: .venv/installed
+	$(PYTHON) -m ecgssl_jax.main --config=$(CONFIG) --workdir=$(WORKDIR)
+	$(PYTHON) -m ecgssl_jax.evaluate --workdir=$(WORKDIR)
+
+test: .venv/installed-test
+	$(PYTHON) -m pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
+
+lint: .venv/installed-test
+	.venv/bin/ruff check $(CODE)
+	.venv/bin/ruff format --check $(CODE)
+	.venv/bin/pyright --pythonpath $(PYTHON)
+
+format: .venv/installed-test
+	.venv/bin/ruff check --fix $(CODE)
+	.venv/bin/ruff format $(CODE)
+
+clean:
+	rm -rf .venv
+
+.venv/installed: setup.py constraints.txt
+	@echo "installing into .venv: a few minutes, once"
+	test -x $(PYTHON) || $(PYTHON3) -m venv .venv
+	$(PYTHON) -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[test]'
+	@touch $@

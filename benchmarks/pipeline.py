@@ -1,0 +1,95 @@
+"""The tf.data pipeline against a record-at-a-time NumPy loader, samples/s.
+
+  python -m benchmarks.pipeline --records=2000 --batch=256
+
+JEPA batches, cropped to 1,000 out of 5,000 samples, 12 leads, int16, with block
+masks: from memory (`cache=host`), from disk with a warm page cache (`cache=none`),
+and by `benchmarks.numpy_loader` from the same array in memory. The rounds alternate,
+so that a machine whose speed drifts moves all alike; quote the ratio. The loader
+draws the same kind of mask by the published interval algorithm.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import numpy_loader
+from ecgssl_jax.data import masks
+from ecgssl_jax.data.pipeline import Pipeline
+from ecgssl_jax.data.prepared import PreparedSet
+from ecgssl_jax.data.readers.synthetic import synthetic_source
+from ecgssl_jax.data.writing import prepare_dataset
+from ecgssl_jax.experiment import Data
+
+_CROP, _PATCH = 1000, 25
+
+
+def make_pipeline(prepared: PreparedSet, cache: str, batch: int) -> Pipeline:
+    """Block masks as published: 15 to 25 % kept, blocks of at least 10 patches of 200."""
+    num_patches = _CROP // _PATCH
+    return Pipeline(
+        prepared=prepared,
+        data=Data(crop=_CROP, cache=cache),  # type: ignore[arg-type]
+        records=np.arange(len(prepared)),
+        masks=masks.build("blocks", num_patches, keep=(0.15, 0.25), min_block=2),
+        num_patches=num_patches,
+        seed=0,
+        batch_size=batch,
+    )
+
+
+def rate(batches: Iterator, batch: int, seconds: float) -> float:
+    """Samples/s of an endless iterator over at least `seconds`."""
+    start, count = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < seconds:
+        next(batches)
+        count += batch
+    return count / elapsed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--records", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1.5)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        source = synthetic_source(args.records, rate=500.0)
+        prepared = prepare_dataset(source, Path(folder) / "synthetic")
+        forever = 10**9
+        contenders = {
+            "host": make_pipeline(prepared, "host", args.batch).batches(0, forever),
+            "disk": make_pipeline(prepared, "none", args.batch).batches(0, forever),
+            "numpy": numpy_loader.batches(
+                prepared.load(),
+                args.batch,
+                0,
+                crop=_CROP,
+                patch_size=_PATCH,
+                min_block=2,
+            ),
+        }
+        rates: dict[str, list[float]] = {name: [] for name in contenders}
+        for name, batches in contenders.items():
+            rate(batches, args.batch, args.seconds)
+        for _ in range(args.rounds):
+            for name, batches in contenders.items():
+                rates[name].append(rate(batches, args.batch, args.seconds))
+        # Ends the pipelines' threads before the interpreter does.
+        contenders.clear()
+    pairs = zip(rates["host"], rates["numpy"], strict=True)
+    ratios = [ours / theirs for ours, theirs in pairs]
+    result = {name: round(statistics.median(values)) for name, values in rates.items()}
+    result["host_over_numpy"] = round(statistics.median(ratios), 1)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The argument of a config file: --config=configs/jepa.py:ptbxl,steps=100,root=DIR.
+
+One item is the name of a variant, out of the file's VARIANTS; all others are
+KEY=VALUE and replace settings. A key with dots is a path, such as optim.warmup. A key
+that the config's first level does not have means one of `config.data`: root, crop.
+"""
+
+import ast
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ecgssl_jax.experiment import Data, Experiment
+from ecgssl_jax.settings import ConfigError, near
+
+# Commas within brackets belong to a value.
+_SEPARATOR = re.compile(r",(?![^(\[]*[)\]])")
+
+
+def split_argument(
+    argument: str, variants: Sequence[str] = ()
+) -> tuple[str, dict[str, Any]]:
+    """-> the variant ('' for none), and the overrides: path -> value.
+
+    Values are Python literals, and text where they are not: 1e-3, (1,2), None, 'a'.
+
+    Raises:
+      ConfigError: an unknown variant, or two, or a key that no config has.
+    """
+    variant, overrides = "", {}
+    for item in filter(None, map(str.strip, _SEPARATOR.split(argument))):
+        key, equals, value = item.partition("=")
+        if equals:
+            overrides[_path(key.strip())] = literal(value.strip())
+            continue
+        if item not in variants:
+            known = near(item, variants) if variants else "; it has none"
+            raise ConfigError(
+                f"config argument {argument!r}: unknown variant {item!r}{known}; "
+                "settings are written KEY=VALUE"
+            )
+        if variant:
+            raise ConfigError(
+                f"config argument {argument!r}: two variants, {variant} and {item}"
+            )
+        variant = item
+    return variant, overrides
+
+
+def override(config: ConfigDict, overrides: dict[str, Any]) -> ConfigDict:
+    """Sets each path of `overrides` in the config, and returns it.
+
+    Keys that the file left out are added; `experiment.parse` checks them all.
+    """
+    for path, value in overrides.items():
+        *parents, last = path.split(".")
+        node = config
+        for parent in parents:
+            if parent not in node:
+                node[parent] = ConfigDict()
+            node = node[parent]
+            if not isinstance(node, ConfigDict):
+                raise ConfigError(f"config argument: {path}: {parent} has no settings")
+        # A setting may change its type, such as from None to a number.
+        with node.ignore_type():
+            node[last] = value
+    return config
+
+
+def _path(key: str) -> str:
+    top = [field.name for field in dataclasses.fields(Experiment)]
+    data = [field.name for field in dataclasses.fields(Data)]
+    first = key.partition(".")[0]
+    if first in top:
+        return key
+    if key in data:
+        return f"data.{key}"
+    raise ConfigError(f"config argument: unknown key {key!r}{near(first, top + data)}")
+
+
+def literal(text: str) -> Any:
+    """A Python literal as its value (also true and false), else the text."""
+    # None is written so: 'none' is a cache.
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,72 @@
+"""A config from the command line: --config=FILE[:ARGUMENT] --config.KEY=VALUE.
+
+A config file is Python with a function `get_config(argument='')` that returns an
+ml_collections.ConfigDict. Flags replace its settings, whether the file names them
+or leaves them at their defaults.
+"""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ecgssl_jax.config_argument import literal, override
+from ecgssl_jax.settings import ConfigError
+
+_PREFIX = "--config."
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """-> the arguments without the --config.KEY ones, and those as path -> value.
+
+    Both --config.optim.clip_norm=1 and --config.optim.clip_norm 1 are understood.
+    Values are Python literals, and text where they are not.
+
+    Raises:
+      ConfigError: a key without a value.
+    """
+    rest, overrides = [], {}
+    arguments = iter(argv)
+    for argument in arguments:
+        if not argument.startswith(_PREFIX):
+            rest.append(argument)
+            continue
+        key, equals, value = argument.removeprefix(_PREFIX).partition("=")
+        if not equals:
+            value = next(arguments, "--")
+        if not key or (not equals and value.startswith("--")):
+            raise ConfigError(f"{argument}: expected --config.KEY=VALUE")
+        overrides[key] = literal(value)
+    return rest, overrides
+
+
+def load(spec: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of 'FILE' or 'FILE:ARGUMENT' as nested dictionaries.
+
+    Raises:
+      ConfigError: no such file, nothing in it that makes a config, an argument that
+        the file rejects, or an override of what has no settings.
+    """
+    name, _, argument = spec.partition(":")
+    path = Path(name)
+    module_spec = importlib.util.spec_from_file_location("config", path)
+    if not path.is_file() or module_spec is None or module_spec.loader is None:
+        near = sorted(str(p) for p in path.parent.glob("*.py"))
+        raise ConfigError(
+            f"--config={name}: no such Python file; {path.parent} has "
+            f"{', '.join(near) or 'none'}"
+        )
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    get_config = getattr(module, "get_config", None)
+    if get_config is None:
+        raise ConfigError(f"--config={name}: the file has no function get_config")
+    try:
+        config = get_config(argument) if argument else get_config()
+    except ConfigError as error:
+        raise ConfigError(f"--config={spec}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        config = ConfigDict(config)
+    return override(config, dict(overrides)).to_dict()

@@ -1,0 +1,133 @@
+"""The result of a comparison as a table for people and as JSON for programs."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecgssl_jax.evaluation.comparison import Folds, Score
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One encoder: its scores by task, one for each seed."""
+
+    encoder: str
+    seeds: tuple[int, ...]
+    scores: Mapping[str, Sequence[Score]]
+
+
+def table(rows: Sequence[Row], tasks: Sequence[str], data: str) -> str:
+    """Macro AUROC on the set `data`, encoders by tasks, as a table of Markdown.
+
+    Several seeds are shown as their mean and, in brackets, standard deviation in
+    units of the last digit: .812(04) is .812 with .004.
+    """
+    header = [f"{data}, macro AUROC", *tasks]
+    body = [
+        [row.encoder, *(_cell([s.macro.value for s in row.scores[t]]) for t in tasks)]
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
+    lines = [header, ["-" * width for width in widths], *body]
+    return "\n".join(
+        "| " + " | ".join(f"{x:{w}}" for x, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    )
+
+
+def _cell(values: Sequence[float]) -> str:
+    mean = f"{np.mean(values):.3f}".removeprefix("0")
+    if len(values) == 1:
+        return mean
+    return f"{mean}({round(1000 * float(np.std(values, ddof=1))):02d})"
+
+
+def notes(
+    folds: Folds,
+    *,
+    protocol: str,
+    sizes: Mapping[str, tuple[int, int]],
+    best_on: Sequence[int],
+    seen: Sequence[int],
+    left_out: Mapping[str, Mapping[str, str]],
+) -> list[str]:
+    """What a reader must know to judge the table.
+
+    Args:
+      sizes: task -> records trained and evaluated on.
+      best_on: folds of this set on which the checkpoint was selected.
+      seen: folds of this set that the pre-training took signals from.
+      left_out: task -> label -> why it is not in the mean.
+    """
+    counts = "; ".join(f"{t}: {a} and {b} records" for t, (a, b) in sizes.items())
+    lines = [
+        f"{protocol} probe on frozen features: trained on folds {_shown(folds.train)}, "
+        + f"evaluated on fold {_shown(folds.valid)} ({counts}).",
+    ]
+    if protocol == "linear":
+        lines.append(
+            f"Fold {folds.selection} selected the probe's strength; the probe was then "
+            "fitted to all training folds."
+        )
+    else:
+        lines.append(
+            f"Fold {folds.selection} selected the probe's step, and was not trained on."
+        )
+    shared = sorted(set(best_on) & set(folds.valid))
+    if shared:
+        lines.append(
+            f"Fold {_shown(shared)} is the selection fold: the checkpoint with the best "
+            "online probe was chosen there. These are not test figures."
+        )
+    shared = sorted(set(seen) & set(folds.valid))
+    if shared:
+        lines.append(
+            f"The pre-training saw the signals of fold {_shown(shared)}, without labels; "
+            "config.data.folds keeps them out."
+        )
+    for task, reasons in left_out.items():
+        if reasons:
+            lines.append(
+                f"{task}: the mean leaves out {len(reasons)} labels without a positive "
+                f"or a negative record: {', '.join(reasons)}."
+            )
+    return lines
+
+
+def _shown(folds: Sequence[int]) -> str:
+    ordered = sorted(folds)
+    if len(ordered) > 2 and ordered == list(range(ordered[0], ordered[-1] + 1)):
+        return f"{ordered[0]}-{ordered[-1]}"
+    return ", ".join(map(str, ordered))
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One object for each encoder, seed and task."""
+    return [
+        {
+            "encoder": row.encoder,
+            "seed": seed,
+            "task": task,
+            "macro_auroc": score.macro.value,
+            "per_label": dict(score.macro.per_label),
+            "left_out": dict(score.macro.left_out),
+            "probe": dict(score.settings),
+            "selection": dict(score.selection),
+        }
+        for row in rows
+        for task, scores in row.scores.items()
+        for seed, score in zip(row.seeds or (None,), scores, strict=True)
+    ]
+
+
+def write(folder: Path, text: str, document: Mapping[str, Any]) -> list[Path]:
+    """Writes results.md and results.json, and returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    markdown, data = folder / "results.md", folder / "results.json"
+    markdown.write_text(text + "\n", encoding="utf-8")
+    data.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return [markdown, data]

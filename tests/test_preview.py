@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from ecgssl_jax import plots, preview
+from ecgssl_jax.data.prepared import open_prepared
+from ecgssl_jax.data.readers.synthetic import synthetic_source
+from ecgssl_jax.data.writing import prepare_dataset
+
+CONFIG = Path(__file__).parents[1] / "configs" / "jepa.py"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    prepare_dataset(synthetic_source(64), root / "synthetic", report=lambda _: None)
+    return root
+
+
+def flags(root, *more):
+    return [f"--config={CONFIG}:root={root}", "--config.data.crop=500", *more]
+
+
+def test_pictures_of_the_records_are_written(root, tmp_path, capsys):
+    preview.main(flags(root, f"--output={tmp_path / 'new'}", "--records=2"))
+    paths = [Path(line) for line in capsys.readouterr().out.split()]
+    assert sorted(paths) == sorted((tmp_path / "new").glob("*.png"))
+    assert len(paths) == 2
+    for path in paths:
+        picture = matplotlib.image.imread(path)
+        assert picture.std() > 0.01
+
+
+def test_signals_are_drawn_in_millivolts_with_the_masks_of_the_run(
+    root, tmp_path, monkeypatch
+):
+    drawn = []
+    draw = plots.mask_preview
+
+    def spy(ecg, **settings):
+        drawn.append((ecg, settings))
+        return draw(ecg, **settings)
+
+    monkeypatch.setattr(preview.plots, "mask_preview", spy)
+    preview.main(flags(root, f"--output={tmp_path}", "--records=1"))
+    ((ecg, settings),) = drawn
+    prepared = open_prepared(root / "synthetic")
+    id = settings["title"].partition(":")[0].removeprefix("synthetic ")
+    (row,) = np.flatnonzero(prepared.index["record_id"] == id)
+    millivolts = prepared.read([row])[0] * np.float32(prepared.scale)
+    crops = np.lib.stride_tricks.sliding_window_view(millivolts, 500, axis=0)
+    assert (np.abs(crops.swapaxes(1, 2) - ecg).max(axis=(1, 2)) < 1e-6).any()
+    patches = sorted([*settings["context"], *settings["targets"]])
+    assert patches == list(range(500 // settings["patch_size"]))
+    assert settings["rate"] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.data.crop=990", "20 does not divide the crop of 990"),
+        ("--config.data.crop=2000", "are stored with 1000"),
+        ("--config.data.name=mine", "no prepared data set in .*mine"),
+        ("--config.data.nome=mine", "unknown key 'nome'; did you mean 'name'"),
+    ],
+)
+def test_config_that_does_not_fit_is_explained(root, flag, message):
+    with pytest.raises(SystemExit, match=message):
+        preview.main([f"--config={CONFIG}:root={root}", flag])
