@@ -16,10 +16,6 @@ PYTHON := .venv/bin/python
 CONFIG := configs/$(METHOD).py$(if $(ARG),:$(ARG))
 CODE := ecgssl_jax configs benchmarks tests setup.py
 
-# TensorFlow only feeds the input pipeline: what it says about CPUs is of no use here.
-export TF_CPP_MIN_LOG_LEVEL ?= 3
-export TF_ENABLE_ONEDNN_OPTS ?= 0
-
 .PHONY: run test lint format clean
 
 run: .venv/installed

@@ -18,12 +18,11 @@ import time
 import jax
 import numpy as np
 
-from ecgssl_jax import assembly, train
+from ecgssl_jax import assembly, sharding, train
 from ecgssl_jax.experiment import parse
-from ecgssl_jax.signals import Statistics
-from ecgssl_jax import sharding
-from ecgssl_jax.state import abstract_state, make_init
 from ecgssl_jax.optim import make_optimiser
+from ecgssl_jax.signals import Statistics
+from ecgssl_jax.state import abstract_state, make_init
 
 # Weimann & Conrad's predictors: half the width, the encoder's number of heads.
 PREDICTORS = {"xs": (96, 8, 4), "s": (192, 8, 6)}
@@ -39,6 +38,7 @@ def jax_step(preset: str, batch_size: int, dtype: str, **model):
             dtype=dtype,
             data=dict(crop=5000),
             model=dict(preset=preset, patch_size=25, **model),
+            masks=dict(kind="random", keep=(0.2, 0.2)),
             method=dict(
                 name="jepa",
                 predictor_width=width,
@@ -118,9 +118,7 @@ def main():
     for _ in range(args.rounds):
         for name, step in contenders.items():
             times[name].append(seconds(step, args.steps))
-    rates = {
-        name: [args.batch / t for t in values] for name, values in times.items()
-    }
+    rates = {name: [args.batch / t for t in values] for name, values in times.items()}
     result = {name: round(statistics.median(r), 2) for name, r in rates.items()}
     if "torch" in rates:
         pairs = zip(rates["ours"], rates["torch"], strict=True)

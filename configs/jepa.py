@@ -16,29 +16,32 @@ VARIANTS = ("ptbxl",)
 def get_config(arg: str = "") -> ConfigDict:
     """For 2 cores: minutes on the embedded set, half an hour on PTB-XL."""
     variant, overrides = split_argument(arg, VARIANTS)
-    config = ConfigDict()
-    config.seed = 0
-    config.steps = 900
-    config.batch_size = 64
-    config.data = dict(root="data", name="synthetic", crop=500)
-    config.model = dict(name="vit", width=192, depth=4, num_heads=3, patch_size=20)
-    config.masks = dict(kind="blocks", keep=(0.35, 0.45), min_block=2)
-    config.method = dict(
-        name="jepa",
-        predictor_width=96,
-        predictor_depth=2,
-        predictor_num_heads=2,
-        normalise_targets=True,
-        ema=(0.996, 1.0),
+    config = ConfigDict(
+        dict(
+            seed=0,
+            steps=900,
+            batch_size=64,
+            data=dict(root="data", name="synthetic", crop=500),
+            model=dict(name="vit", width=192, depth=4, num_heads=3, patch_size=20),
+            masks=dict(kind="blocks", keep=(0.35, 0.45), min_block=2),
+            method=dict(
+                name="jepa",
+                predictor_width=96,
+                predictor_depth=2,
+                predictor_num_heads=2,
+                normalise_targets=True,
+                ema=(0.996, 1.0),
+            ),
+            optim=dict(learning_rate=(1e-5, 1e-3, 1e-5), warmup=0.1),
+            evaluators=dict(probe=dict(kind="probe", every=300, data="synthetic")),
+            checkpoint=dict(every=300),
+            log_every=50,
+        )
     )
-    config.optim = dict(learning_rate=(1e-5, 1e-3, 1e-5), warmup=0.1)
-    config.evaluators = dict(probe=dict(kind="probe", every=300, data="synthetic"))
-    config.checkpoint = dict(every=300)
-    config.log_every = 50
     if variant == "ptbxl":
         config.steps = 8000
         config.data.update(name="ptbxl", folds=(1, 2, 3, 4, 5, 6, 7, 8))
-        config.evaluators["probe"].update(
+        config.evaluators.probe.update(
             data="ptbxl", task="superdiagnostic", every=1000
         )
         config.checkpoint.every = 1000

@@ -85,7 +85,9 @@ def make_method(experiment: Experiment) -> Method:
     method_settings = settings.build(module.Settings, values, "config.method")
     encoder = make_encoder(experiment.model, dtype=compute_dtype(experiment.dtype))
     try:
-        return module.build(method_settings, encoder, steps=experiment.steps)
+        return module.build(
+            method_settings, encoder, steps=experiment.steps, masks=experiment.masks
+        )
     except ValueError as error:
         raise ConfigError(f"config.method: {error}") from error
 

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ecgssl_jax import plots, reporting
-from ecgssl_jax.assembly import make_pipeline, open_set
+from ecgssl_jax.assembly import make_pipeline
+from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.experiment import Experiment
 
 
@@ -45,7 +46,8 @@ def _figures(experiment: Experiment, workdir: Path) -> Iterator[tuple[str, Figur
 
 def _masks(experiment: Experiment) -> Figure:
     """The first record of step 0, with its context and its targets."""
-    prepared = open_set(experiment.data, experiment.data.name)
+    # Not `assembly.open_set`, which has all processes meet: only one of them draws.
+    prepared = open_prepared(Path(experiment.data.root) / experiment.data.name)
     batch = make_pipeline(experiment, prepared).example()
     ecg = batch["ecg"][0] * np.float32(prepared.scale)
     if "length" in batch:

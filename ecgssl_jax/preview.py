@@ -5,7 +5,6 @@ with the patches that the method sees (context) and those it predicts (targets).
 """
 
 import argparse
-import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -56,10 +55,6 @@ def preview(
     experiment: Experiment, prepared: PreparedSet, records: int
 ) -> dict[str, Figure]:
     """File name -> picture, of the first `records` rows of the batch of step 0."""
-    # Only the rows of one batch are wanted: the set stays on disk.
-    experiment = dataclasses.replace(
-        experiment, data=dataclasses.replace(experiment.data, cache="none")
-    )
     batch = make_pipeline(experiment, prepared).example()
     figures = {}
     for row in range(min(records, experiment.batch_size)):

@@ -71,11 +71,11 @@ def _steps(folder: Path) -> list[int]:
 
 def example_batch(experiment: Experiment, prepared: PreparedSet) -> dict[str, Any]:
     """A batch of zeros with the shapes that the method is initialised with."""
-    data = dataclasses.replace(experiment.data, cache="none", folds=None)
+    data = dataclasses.replace(experiment.data, folds=None)
     experiment = dataclasses.replace(experiment, data=data)
-    batch = assembly.make_pipeline(experiment, prepared).example()
-    zeros = {name: jnp.zeros(x.shape, x.dtype) for name, x in batch.items()}
-    return zeros | {"ecg": jnp.zeros(zeros["ecg"].shape, jnp.float32)}
+    zeros = assembly.make_pipeline(experiment, prepared).shapes()
+    # As `signals.prepare` makes it of the stored integers.
+    return zeros | {"ecg": np.zeros(zeros["ecg"].shape, np.float32)}
 
 
 def random_parameters(method: Method, example: Any, seed: int) -> tuple[Any, Any]:

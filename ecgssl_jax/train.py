@@ -247,7 +247,7 @@ def make_update(
         loss, extra, metrics, gradient = _accumulate(
             loss_and_gradient, state, batch, rng, settings.accumulate
         )
-        gradient_norm = optax.global_norm(gradient)
+        gradient_norm = optax.tree.norm(gradient)
         updates, optimiser_state = optimiser.update(
             gradient, state.optimiser, state.params
         )

@@ -23,6 +23,8 @@ TINY = {
     "steps": 3,
     "batch_size": 8,
     "log_every": 1,
+    "data.crop": 1000,
+    "model.patch_size": 20,
     "model.width": 16,
     "model.depth": 1,
     "model.num_heads": 1,

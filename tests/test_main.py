@@ -381,7 +381,8 @@ original = Pipeline.batches
 
 def batches(self, start, stop, rows=None):
     for step, batch in enumerate(original(self, start, stop, rows), start):
-        np.savez(folder / f"batch-{step}-{jax.process_index()}.npz", **batch)
+        if rows is not None:  # the loop's, not the picture's
+            np.savez(folder / f"batch-{step}-{jax.process_index()}.npz", **batch)
         if step == sigterm_at:
             os.kill(os.getpid(), signal.SIGTERM)
         yield batch
@@ -408,21 +409,16 @@ for step, local in enumerate(task.batches(0, experiment.steps, rows)):
     if jax.process_index() == 0:
         np.savez(folder / f"gradient-{step}.npz", *leaves)
 """
-RECORDED_FLAGS = (
-    "--config.checkpoint.every=1",
-    "--config.checkpoint.keep=30",
-    "--config.log_every=1",
-)
 
 
-def start_recorded(env, config, folder, reference, sigterm_at=-1, *flags):
+def start_recorded(env, config, folder, reference, sigterm_at, *flags):
     folder.mkdir(exist_ok=True)
     workdir = folder / "run"
     arguments = [str(folder), str(reference), str(sigterm_at), f"--config={config}"]
     return subprocess.Popen(
         [
             *[sys.executable, "-c", RECORDED_RUN, *arguments, f"--workdir={workdir}"],
-            *[*RECORDED_FLAGS, *flags],
+            *["--config.log_every=1", *flags],
         ],
         env=env,
         stdout=subprocess.PIPE,
@@ -434,7 +430,7 @@ def start_recorded(env, config, folder, reference, sigterm_at=-1, *flags):
 def finish(runs, code):
     """Waits for all of them; -> what each printed."""
     try:
-        ends = [run.communicate(timeout=240) for run in runs]
+        ends = [run.communicate(timeout=150) for run in runs]
     finally:
         for run in runs:
             run.kill()
@@ -471,7 +467,9 @@ def one_and_two(environment, tmp_path_factory):
     config = write_config(base)
     finish(start_two(environment(2), config, two, one / "run", 7), 143)
     assert load_params(two / "run")[1]["step"] == 8
-    finish([start_recorded(environment(1), config, one, one / "run")], 0)
+    every_step = "--config.checkpoint.every=1", "--config.checkpoint.keep=20"
+    runs = [start_recorded(environment(1), config, one, one / "run", -1, *every_step)]
+    finish(runs, 0)
     outs = finish(start_two(environment(2), config, two, one / "run", -1), 0)
     return one, two, outs
 
@@ -512,4 +510,5 @@ def test_two_processes_have_the_same_gradients(one_and_two):
 def test_only_the_first_process_prints(one_and_two):
     _, _, (first, second) = one_and_two
     assert "continuing" in first and "drew" in first
-    assert second == ""
+    # Gloo, which connects processes on CPUs, prints by itself.
+    assert all(line.startswith("[Gloo]") for line in second.splitlines())

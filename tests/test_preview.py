@@ -20,7 +20,8 @@ def root(tmp_path_factory):
 
 
 def flags(root, *more):
-    return [f"--config={CONFIG}:root={root}", "--config.data.crop=500", *more]
+    sizes = ["--config.data.crop=500", "--config.model.patch_size=20"]
+    return [f"--config={CONFIG}:root={root}", *sizes, *more]
 
 
 def test_pictures_of_the_records_are_written(root, tmp_path, capsys):
@@ -68,4 +69,4 @@ def test_signals_are_drawn_in_millivolts_with_the_masks_of_the_run(
 )
 def test_config_that_does_not_fit_is_explained(root, flag, message):
     with pytest.raises(SystemExit, match=message):
-        preview.main([f"--config={CONFIG}:root={root}", flag])
+        preview.main(flags(root, flag))

@@ -132,7 +132,7 @@ def _method():
     settings = jepa.Settings(
         predictor_width=8, predictor_depth=1, predictor_num_heads=2, variance_weight=0.1
     )
-    return jepa.build(settings, encoder, steps=10)
+    return jepa.build(settings, encoder, steps=10, masks={"kind": "random"})
 
 
 def _batch():

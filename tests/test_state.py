@@ -89,7 +89,7 @@ def test_moments_and_target_encoder_lie_where_their_parameters_do():
     settings = jepa.Settings(
         predictor_width=8, predictor_depth=1, predictor_num_heads=2
     )
-    init = _init(jepa.build(settings, encoder, steps=10))
+    init = _init(jepa.build(settings, encoder, steps=10, masks={"kind": "random"}))
     state = abstract_state(init, _batch(), mesh, sharding.TRANSFORMER_RULES)
 
     def specs(tree):

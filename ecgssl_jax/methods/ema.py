@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 
 
-def ema_momentum(
-    step: jax.Array, *, start: float, end: float, total: int
-) -> jax.Array:
+def ema_momentum(step: jax.Array, *, start: float, end: float, total: int) -> jax.Array:
     """Linear from `start` at step 0 to `end` at `total` (arXiv 2301.08243, sec. 4)."""
     progress = jnp.clip(step / total, 0.0, 1.0)
     return start + progress * (end - start)

@@ -6,6 +6,7 @@ targets in the whole signal. I-JEPA: arXiv 2301.08243; on ECGs: arXiv 2410.13867
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -326,12 +327,30 @@ class Jepa:
         return predictions.reshape(*targets.shape, -1), targets, targets_valid
 
 
-def build(settings: Settings, encoder: Any, *, steps: int) -> Jepa:
+def build(
+    settings: Settings,
+    encoder: Any,
+    *,
+    steps: int,
+    masks: Mapping[str, Any] | None,
+) -> Jepa:
     """The method on a ViT encoder (a module of `models.vit`).
 
+    Args:
+      masks: `config.masks`.
+
     Raises:
-      ValueError: the encoder has no patches to mask.
+      ValueError: no masks, masks that the settings cannot predict, or an encoder
+        without patches to mask.
     """
+    if masks is None:
+        raise ValueError("JEPA predicts masked patches; set config.masks")
+    if masks.get("kind") == "multiblock" and not settings.separate:
+        raise ValueError(
+            "masks of kind 'multiblock' leave patches that are neither context nor "
+            "target; set config.method.separate to True, or take kind 'blocks' or "
+            "'random'"
+        )
     if not isinstance(encoder, vit.ViT):
         raise ValueError(
             f"JEPA masks patches and needs model.name='vit', found "

@@ -61,9 +61,7 @@ class Dense(nn.Module):
         for size in self.features:
             width_out *= size
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        x = matrix_product(
-            x.reshape(-1, width_in), kernel.reshape(width_in, width_out)
-        )
+        x = matrix_product(x.reshape(-1, width_in), kernel.reshape(width_in, width_out))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, self.features)
             x = x + bias.reshape(-1).astype(self.dtype)

@@ -1,7 +1,6 @@
 """A network as a pure pair of functions, so that only `models` knows Linen."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -24,7 +23,7 @@ class Network:
         self,
         params: Params,
         *inputs,
-        rngs: Mapping[str, jax.Array] | None = None,
+        rngs: dict[str, jax.Array] | None = None,
         **settings,
     ) -> Any:
         """The module's result; without `rngs` in evaluation mode."""

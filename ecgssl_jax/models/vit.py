@@ -126,18 +126,16 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, drop_rate, valid):
-        norm = functools.partial(
-            LayerNorm, self.norm_eps, self.use_bias, self.dtype
-        )
+        norm = functools.partial(LayerNorm, self.norm_eps, self.use_bias, self.dtype)
         y = norm(name="norm1")(x)
         y = Attention(self.num_heads, self.use_bias, self.dtype, name="attention")(
             y, valid
         )
         x = x + self._drop(y, drop_rate)
         y = norm(name="norm2")(x)
-        y = Mlp(
-            self.mlp_ratio, self.use_bias, self.exact_gelu, self.dtype, name="mlp"
-        )(y)
+        y = Mlp(self.mlp_ratio, self.use_bias, self.exact_gelu, self.dtype, name="mlp")(
+            y
+        )
         return x + self._drop(y, drop_rate), None
 
     def _drop(self, branch, rate):
@@ -170,7 +168,7 @@ class Blocks(nn.Module):
     @nn.compact
     def __call__(self, x, valid=None):
         block = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
-        settings = dict(
+        settings: dict[str, Any] = dict(
             num_heads=self.num_heads,
             mlp_ratio=self.mlp_ratio,
             use_bias=self.use_bias,
@@ -185,7 +183,7 @@ class Blocks(nn.Module):
                 block,
                 variable_axes={"params": 0},
                 split_rngs={"params": True, "drop_path": True},
-                in_axes=(0, nn.broadcast),
+                in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
                 length=self.depth,
             )
             x, _ = stack(**settings, name="blocks")(x, jnp.asarray(rates), valid)

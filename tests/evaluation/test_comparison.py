@@ -13,11 +13,11 @@ FOLDS = Folds(train=(1, 2, 3), valid=(4,))
 
 
 def labelled_set(num_records=200, seed=0):
-    """Two labels, one of them unknown for every fifth record; features that tell."""
+    """Two labels, one of them unknown for every third record; features that tell."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, (num_records, 2)).astype(np.uint8)
     valid = np.ones((num_records, 2), np.uint8)
-    valid[::5, 1] = 0
+    valid[::3, 1] = 0
     index = {
         "labels": labels,
         "labels_valid": valid,
@@ -47,7 +47,7 @@ def test_question_holds_the_records_of_the_folds_alone():
     np.testing.assert_array_equal(
         asked.rows, np.flatnonzero(prepared.index["fold"] <= 4)
     )
-    np.testing.assert_array_equal(asked.valid[:, 1], asked.rows % 5 != 0)
+    np.testing.assert_array_equal(asked.valid[:, 1], asked.rows % 3 != 0)
     assert asked.classes == ("a", "b")
 
 

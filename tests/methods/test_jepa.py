@@ -19,7 +19,9 @@ FORMS = {"together": False, "separately": True}
 
 
 def _method(encoder=ENCODER, **settings):
-    return jepa.build(jepa.Settings(**SIZES, **settings), encoder, steps=10)
+    return jepa.build(
+        jepa.Settings(**SIZES, **settings), encoder, steps=10, masks={"kind": "random"}
+    )
 
 
 def _trees(method, batch):
@@ -430,4 +432,15 @@ def test_settings_out_of_range_are_errors(settings, message):
 def test_encoder_without_patches_is_an_error():
     with pytest.raises(ValueError, match="needs model.name='vit', found Mlp"):
         encoder = vit.Mlp(ratio=1, use_bias=True, exact_gelu=True, dtype=jnp.float32)
-        jepa.build(jepa.Settings(), encoder, steps=1)
+        jepa.build(jepa.Settings(), encoder, steps=1, masks={"kind": "random"})
+
+
+def test_no_masks_are_an_error():
+    with pytest.raises(ValueError, match=r"set config\.masks"):
+        jepa.build(jepa.Settings(), ENCODER, steps=1, masks=None)
+
+
+def test_multiblock_masks_need_separate_prediction():
+    with pytest.raises(ValueError, match=r"separate to True"):
+        masks = {"kind": "multiblock", "num_targets": 1}
+        jepa.build(jepa.Settings(), ENCODER, steps=1, masks=masks)

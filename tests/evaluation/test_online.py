@@ -1,0 +1,122 @@
+"""The online probe, on features that are known to hold the labels, or not to."""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+
+from ecgssl_jax import sharding
+from ecgssl_jax.data.readers.synthetic import synthetic_source
+from ecgssl_jax.data.writing import prepare_dataset
+from ecgssl_jax.evaluation import online
+from ecgssl_jax.experiment import Mesh
+from ecgssl_jax.settings import ConfigError
+
+STATE = types.SimpleNamespace(params=None, extra=None)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """200 synthetic records with labels and folds."""
+    folder = tmp_path_factory.mktemp("online") / "synthetic"
+    return prepare_dataset(synthetic_source(200), folder, report=lambda text: None)
+
+
+def make_probe(prepared, **values):
+    settings = online.probe_settings(values, "config.evaluators.probe")
+    return online.make_probe(
+        settings,
+        "config.evaluators.probe",
+        prepared=prepared,
+        method=None,
+        crop=1000,
+        clip=None,
+        mesh=sharding.make_mesh(Mesh()),
+    )
+
+
+def run_on(probe, prepared, features, monkeypatch):
+    """The probe's values where record r has `features[r]`."""
+
+    def extract(function, params, extra, found, rows, **settings):
+        assert found is prepared
+        return {"pooled": features[rows].astype(np.float32)}
+
+    monkeypatch.setattr(online, "extract", extract)
+    return dict(probe.run(STATE))
+
+
+def test_features_that_hold_the_labels_are_probed_as_perfect(prepared, monkeypatch):
+    noise = 1e-3 * np.random.default_rng(0).normal(size=(200, 40))
+    labels = prepared.index["labels"].astype(float)
+    features = np.concatenate([labels, noise], axis=1)
+    values = run_on(make_probe(prepared), prepared, features, monkeypatch)
+    assert values["macro_auroc"] > 0.99
+
+
+def test_features_without_the_labels_are_probed_as_chance(prepared, monkeypatch):
+    features = np.random.default_rng(0).normal(size=(200, 4))
+    probe = make_probe(prepared, valid_folds=(8, 9, 10), train_folds=(1, 2, 3, 4))
+    values = run_on(probe, prepared, features, monkeypatch)
+    assert 0.3 < values["macro_auroc"] < 0.7
+
+
+def test_collapsed_features_show_in_both_monitors(prepared, monkeypatch):
+    rng = np.random.default_rng(0)
+    line = rng.normal(size=(200, 1)) * np.ones((1, 8))
+    spread = rng.normal(size=(200, 8))
+    probe = make_probe(prepared, valid_folds=(8, 9, 10), train_folds=(1, 2, 3, 4))
+    low, high, none = (
+        run_on(probe, prepared, features, monkeypatch)
+        for features in (line, spread, 0 * spread + 1)
+    )
+    assert low["rankme"] < 1.01 and high["rankme"] > 6
+    rows = probe.valid_rows
+    assert high["feature_std"] == pytest.approx(spread[rows].std(axis=0).mean())
+    assert none["feature_std"] == 0
+
+
+def test_every_name_that_a_probe_yields_is_known(prepared, monkeypatch):
+    features = np.random.default_rng(0).normal(size=(200, 4))
+    values = run_on(make_probe(prepared), prepared, features, monkeypatch)
+    assert tuple(values) == online.PROBE_METRICS
+
+
+def test_the_parts_are_of_their_folds_and_drawn_once(prepared):
+    settings = dict(train_folds=(1, 2), valid_folds=(5,), max_records=9)
+    probe, again = make_probe(prepared, **settings), make_probe(prepared, **settings)
+    fold = prepared.index["fold"]
+    assert set(fold[probe.train_rows]) <= {1, 2}
+    assert set(fold[probe.valid_rows]) == {5}
+    assert len(probe.train_rows) == 9
+    assert len(set(probe.train_rows.tolist())) == 9
+    np.testing.assert_array_equal(probe.train_rows, again.train_rows)
+    np.testing.assert_array_equal(
+        probe.train_labels, prepared.index["labels"][probe.train_rows]
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"evry": 3}, "unknown key 'evry'; did you mean 'every'"),
+        ({"every": 0}, "probe.every: expected at least 1, found 0"),
+        ({"kind": "knn"}, "probe.kind: unknown evaluator 'knn'"),
+        ({"task": "superdiagnostc"}, "did you mean 'superdiagnostic'"),
+    ],
+)
+def test_wrong_settings_are_named_without_a_set(values, message):
+    with pytest.raises(ConfigError, match=message):
+        online.probe_settings(values, "config.evaluators.probe")
+
+
+def test_a_set_that_does_not_fit_is_named(prepared):
+    with pytest.raises(ConfigError, match="config.evaluators.probe: .*SCP statements"):
+        make_probe(prepared, task="superdiagnostic")
+    with pytest.raises(ConfigError, match=r"has no fold \[12\]"):
+        make_probe(prepared, valid_folds=(12,))
+    index = {**prepared.index, "labels": np.zeros((200, 0), np.uint8)}
+    unlabelled = dataclasses.replace(prepared, index=index)
+    with pytest.raises(ConfigError, match="has no labels to probe"):
+        make_probe(unlabelled)
