@@ -71,7 +71,7 @@ class MetricWriter:
         self._tensorboard = SummaryWriter(str(folder))
         for line in kept:
             self._to_tensorboard(line)
-        self._file = open(workdir / METRICS, "a", encoding="utf-8")
+        self._file = (workdir / METRICS).open("a", encoding="utf-8")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """One line; values that are not finite are written as null."""
