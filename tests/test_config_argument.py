@@ -13,11 +13,12 @@ def test_variant_and_settings_are_told_apart():
 
 def test_values_are_python_literals_or_text():
     _, overrides = split_argument(
-        "folds=(1, 2),clip=none,optim.warmup=2e-1,root=/data/a-b,method.separate=True"
+        "folds=(1, 2),clip=None,cache=none,optim.warmup=2e-1,root=/data/a-b,method.separate=True"
     )
     assert overrides == {
         "data.folds": (1, 2),
         "data.clip": None,
+        "data.cache": "none",
         "optim.warmup": 0.2,
         "data.root": "/data/a-b",
         "method.separate": True,

@@ -15,6 +15,7 @@ CONFIG = {
     "batch_size": 2,
     "data": {"crop": 100},
     "model": {"width": 8, "depth": 1, "num_heads": 1, "patch_size": 10},
+    "masks": {"kind": "random"},
     "method": {
         "name": "jepa",
         "predictor_width": 8,
