@@ -86,6 +86,8 @@ class Pipeline:
         tf = import_tensorflow()
         row_range = range(self.batch_size)[slice(None) if rows is None else rows]
         make = self._make_batch(tf, row_range, failures)
+        # Without Python control flow to translate, which takes seconds to look for.
+        make = tf.autograph.experimental.do_not_convert(make)
         dataset = tf.data.Dataset.range(start, stop)
         return dataset.map(make, num_parallel_calls=tf.data.AUTOTUNE)
 
