@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     )
     if variant == "ptbxl":
-        config.steps = 8000
+        config.steps = 12_000
         config.data.name = "ptbxl"
         config.evaluators.probe.update(data="ptbxl", task="superdiagnostic", every=1000)
         config.checkpoint.every = 1000
