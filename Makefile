@@ -19,8 +19,8 @@ CODE := ecgssl_jax configs benchmarks tests setup.py
 .PHONY: run test lint format clean
 
 run: .venv/installed
-	$(PYTHON) -m ecgssl_jax.main --config=$(CONFIG) --workdir=$(WORKDIR)
-	$(PYTHON) -m ecgssl_jax.evaluate --workdir=$(WORKDIR)
+	$(PYTHON) -m ecgssl_jax.main --config='$(CONFIG)' --workdir='$(WORKDIR)'
+	$(PYTHON) -m ecgssl_jax.evaluate --workdir='$(WORKDIR)'
 
 test: .venv/installed-test
 	$(PYTHON) -m pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)

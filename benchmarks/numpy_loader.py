@@ -1,16 +1,12 @@
 """A record-at-a-time NumPy loader of masked JEPA batches, the counterpart of ours.
 
 It does what the loaders of published projects do, one record after the other: pick it,
-crop it, convert it to millivolts, mask it with Python loops over intervals, and stack
-the records of a batch at last. Masks are those of Weimann & Conrad, arXiv 2410.13867:
-contiguous blocks of at least `min_block` patches until 75 to 85 % are masked.
-
-    python -m benchmarks.numpy_loader --records=2000 --batch=128
+crop it, mask it with Python loops over intervals, and stack the records of a batch at
+last. Like ours it leaves the conversion to millivolts to the training step. Masks are
+those of Weimann & Conrad, arXiv 2410.13867: contiguous blocks of at least `min_block`
+patches until 75 to 85 % are masked.
 """
 
-import argparse
-import statistics
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -66,11 +62,11 @@ def _widen(
 
 
 def load_record(
-    record: np.ndarray, *, crop: int, scale: float, rng: np.random.Generator
+    record: np.ndarray, *, crop: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Crops a record [T, C] int16 at random to [crop, C] float32, millivolts."""
+    """Crops a record [T, C] at random to [crop, C]."""
     start = int(rng.integers(len(record) - crop + 1))
-    return record[start : start + crop].astype(np.float32) * np.float32(scale)
+    return record[start : start + crop]
 
 
 def batches(
@@ -78,7 +74,6 @@ def batches(
     batch_size: int,
     seed: int,
     *,
-    scale: float = 1e-3,
     crop: int = 1000,
     patch_size: int = 25,
     min_block: int = 10,
@@ -90,7 +85,6 @@ def batches(
         array: [N, T, C] int16, in memory or a memory map.
         batch_size: B.
         seed: of the order, the crops and the masks.
-        scale: millivolts per unit of `array`.
         crop: samples kept of each record.
         patch_size: samples of a patch; it divides `crop`.
         min_block: fewest patches of a masked block.
@@ -98,7 +92,7 @@ def batches(
             published runs, so that all records have K context patches, L masked ones.
 
     Yields:
-        ecg [B, crop, C] float32 in millivolts, context [B, K] and target [B, L] int64.
+        ecg [B, crop, C] int16, context [B, K] and target [B, L] int64.
 
     Raises:
         ValueError: the sizes do not fit each other.
@@ -117,7 +111,7 @@ def batches(
             num_masked = round(rng.uniform(*masked) * num_patches)
             ecgs, contexts, targets = [], [], []
             for index in order[first : first + batch_size]:
-                ecgs.append(load_record(array[index], crop=crop, scale=scale, rng=rng))
+                ecgs.append(load_record(array[index], crop=crop, rng=rng))
                 kept = np.zeros(num_patches, bool)
                 for start, stop in mask_intervals(
                     num_patches, num_masked, min_block=min_block, rng=rng
@@ -126,36 +120,3 @@ def batches(
                 contexts.append(patches[kept])
                 targets.append(patches[~kept])
             yield np.stack(ecgs), np.stack(contexts), np.stack(targets)
-
-
-def samples_per_second(loader: Iterator[Batch], *, seconds: float = 1.0) -> float:
-    """Rate of `loader`, in records per second, over about `seconds` after one batch."""
-    next(loader)
-    count, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds:
-        count += len(next(loader)[0])
-    return count / elapsed
-
-
-def make_array(records: int, *, samples: int = 5000, seed: int = 0) -> np.ndarray:
-    """Noise [records, samples, 12] int16; the loader's speed is that of any content."""
-    rng = np.random.default_rng(seed)
-    return rng.integers(-2000, 2000, (records, samples, 12), dtype=np.int16)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Time the record-at-a-time loader.")
-    parser.add_argument("--records", type=int, default=2000)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
-    loader = batches(make_array(args.records), args.batch, seed=0)
-    rates = [samples_per_second(loader) for _ in range(args.repeats)]
-    print(
-        f"batch {args.batch}: {statistics.median(rates):,.0f} samples/s "
-        f"(median of {args.repeats}, {min(rates):,.0f} to {max(rates):,.0f})"
-    )
-
-
-if __name__ == "__main__":
-    main()

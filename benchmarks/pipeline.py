@@ -26,6 +26,7 @@ from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.writing import prepare_dataset
 from ecgssl_jax.experiment import Data
+from ecgssl_jax.memory import keep_freed_memory
 
 _CROP, _PATCH = 1000, 25
 
@@ -60,6 +61,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.5)
     args = parser.parse_args()
+    keep_freed_memory()  # as `main` does
     with tempfile.TemporaryDirectory() as folder:
         source = synthetic_source(args.records, rate=500.0)
         prepared = prepare_dataset(source, Path(folder) / "synthetic")

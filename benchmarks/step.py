@@ -3,10 +3,10 @@
   python -m benchmarks.step --preset=xs --batch=32
   python -m benchmarks.step --preset=s --batch=16
 
-Both train the same model on the same arrays: 12 leads x 5000 samples, 200 patches of
-25 samples, 20 % of them context, all others targets; L1, AdamW, EMA, float32. The
+Both train the same model on arrays of the same shapes: 12 leads x 5000 samples, 200
+patches of 25 samples, 20 % of them context, all others targets; L1, AdamW, EMA. The
 rounds alternate, so that a machine whose speed drifts moves both alike; quote the
-ratio. Needs PyTorch (`pip install torch`).
+ratio. Needs PyTorch (`pip install torch`), whose step is compiled on a GPU.
 """
 
 import argparse
@@ -14,12 +14,14 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
 from ecgssl_jax import assembly, sharding, train
 from ecgssl_jax.experiment import parse
+from ecgssl_jax.memory import keep_freed_memory
 from ecgssl_jax.optim import make_optimiser
 from ecgssl_jax.signals import Statistics
 from ecgssl_jax.state import abstract_state, make_init
@@ -28,8 +30,8 @@ from ecgssl_jax.state import abstract_state, make_init
 PREDICTORS = {"xs": (96, 8, 4), "s": (192, 8, 6)}
 
 
-def jax_step(preset: str, batch_size: int, dtype: str, **model):
-    """-> (run one step and wait, the experiment's batch)."""
+def jax_step(preset: str, batch_size: int, dtype: str, gelu: str) -> Callable[[], None]:
+    """-> a function that makes one step and waits for it."""
     width, depth, heads = PREDICTORS[preset]
     experiment = parse(
         dict(
@@ -37,7 +39,7 @@ def jax_step(preset: str, batch_size: int, dtype: str, **model):
             batch_size=batch_size,
             dtype=dtype,
             data=dict(crop=5000),
-            model=dict(preset=preset, patch_size=25, **model),
+            model=dict(preset=preset, patch_size=25, exact_gelu=gelu == "none"),
             masks=dict(kind="random", keep=(0.2, 0.2)),
             method=dict(
                 name="jepa",
@@ -83,16 +85,29 @@ def jax_step(preset: str, batch_size: int, dtype: str, **model):
     return step
 
 
-def torch_step(preset: str, batch_size: int, threads: int):
+def torch_step(
+    preset: str, batch_size: int, dtype: str, gelu: str
+) -> Callable[[], None]:
     """The same for the PyTorch counterpart."""
+    import torch
+
     from benchmarks import torch_jepa
 
-    step = torch_jepa.make_step(preset, batch_size, threads)
-    arrays = torch_jepa.make_batch(preset, batch_size)
-    return lambda: step(*arrays)
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    step = torch_jepa.make_step(
+        preset,
+        batch_size,
+        threads=len(os.sched_getaffinity(0)),
+        device=device,
+        dtype=getattr(torch, dtype),
+        compile_mode="max-autotune" if device == "cuda" else None,
+        gelu=gelu,
+    )
+    arrays = torch_jepa.make_batch(preset, batch_size, device=device)
+    return lambda: step(*arrays).item()
 
 
-def seconds(step, count: int) -> float:
+def seconds(step: Callable[[], None], count: int) -> float:
     start = time.perf_counter()
     for _ in range(count):
         step()
@@ -105,13 +120,15 @@ def main():
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--gelu", default="tanh", choices=("tanh", "none"))
     parser.add_argument("--ours-only", action="store_true")
     args = parser.parse_args()
-    contenders = {"ours": jax_step(args.preset, args.batch, args.dtype)}
+    keep_freed_memory()  # as `main` does
+    model = (args.preset, args.batch, args.dtype, args.gelu)
+    contenders = {"ours": jax_step(*model)}
     if not args.ours_only:
-        threads = len(os.sched_getaffinity(0))
-        contenders["torch"] = torch_step(args.preset, args.batch, threads)
+        contenders["torch"] = torch_step(*model)
     times = {name: [] for name in contenders}
     for step in contenders.values():
         seconds(step, 2)

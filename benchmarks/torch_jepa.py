@@ -44,6 +44,7 @@ class Config:
     mlp_ratio: int = 4
     registers: int = 1
     norm_eps: float = 1e-6
+    gelu: str = "none"  # as F.gelu names its approximations: the exact form, or "tanh"
 
     @property
     def num_patches(self) -> int:
@@ -100,22 +101,24 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    def __init__(self, dim: int, hidden: int):
+    def __init__(self, dim: int, hidden: int, gelu: str):
         super().__init__()
+        self.gelu = gelu
         self.fc1 = nn.Linear(dim, hidden, bias=False)
         self.fc2 = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.gelu))
 
 
 class Block(nn.Module):
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: int, eps: float):
+    def __init__(self, dim: int, num_heads: int, config: Config):
         super().__init__()
+        eps = config.norm_eps
         self.norm1 = nn.LayerNorm(dim, eps=eps, bias=False)
         self.attn = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=eps, bias=False)
-        self.mlp = Mlp(dim, mlp_ratio * dim)
+        self.mlp = Mlp(dim, config.mlp_ratio * dim, config.gelu)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -143,7 +146,7 @@ class Encoder(nn.Module):
         self.patch_embed = PatchEmbedding(c.leads, c.patch_size, c.dim)
         self.registers = nn.Parameter(0.02 * torch.randn(1, c.registers, c.dim))
         self.blocks = nn.ModuleList(
-            Block(c.dim, c.num_heads, c.mlp_ratio, c.norm_eps) for _ in range(c.depth)
+            Block(c.dim, c.num_heads, c) for _ in range(c.depth)
         )
         self.norm = nn.LayerNorm(c.dim, eps=c.norm_eps, bias=False)
         positions = sincos_positions(c.num_patches, c.dim)
@@ -172,8 +175,7 @@ class Predictor(nn.Module):
         self.embed = nn.Linear(c.dim, dim, bias=False)
         self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, dim))
         self.blocks = nn.ModuleList(
-            Block(dim, c.predictor_num_heads, c.mlp_ratio, c.norm_eps)
-            for _ in range(c.predictor_depth)
+            Block(dim, c.predictor_num_heads, c) for _ in range(c.predictor_depth)
         )
         self.norm = nn.LayerNorm(dim, eps=c.norm_eps, bias=False)
         self.proj = nn.Linear(dim, c.dim, bias=False)
@@ -293,6 +295,7 @@ def make_step(
     implementation: str = "fused",
     dtype: torch.dtype = torch.float32,
     compile_mode: str | None = None,
+    gelu: str = "none",
 ) -> Step:
     """Returns step(x, context, target) -> loss, which also updates the model.
 
@@ -305,6 +308,7 @@ def make_step(
         implementation: of AdamW, see `make_optimizer`.
         dtype: float32, or bfloat16 for autocast.
         compile_mode: None for eager execution, or torch.compile's mode.
+        gelu: 'none' for the exact form, as published, or 'tanh'.
 
     The step takes x [B, 12, 5000] float32, normalised, and context [B, K] and target
     [B, L] int64 patch indices, the same counts for the whole batch.
@@ -313,7 +317,7 @@ def make_step(
         raise ValueError(f"preset {preset!r} is none of {', '.join(PRESETS)}")
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    model = Jepa(PRESETS[preset]).to(device)
+    model = Jepa(dataclasses.replace(PRESETS[preset], gelu=gelu)).to(device)
     train = make_train(
         model, implementation=implementation, dtype=dtype, compile_mode=compile_mode
     )

@@ -2,8 +2,11 @@
 
     python -m ecgssl_jax.main --config=configs/jepa.py          the embedded set
     python -m ecgssl_jax.main --config=configs/jepa.py:ptbxl    PTB-XL, folds 1-8
+    python -m ecgssl_jax.main --config=configs/jepa.py:name=mine          data/mine
 
-Settings follow after commas: configs/jepa.py:ptbxl,root=/data,steps=10000.
+Settings follow after commas: configs/jepa.py:ptbxl,root=/data,steps=10000. A set of
+your own is trained on as a whole and without a probe. If it has folds and labels:
+configs/jepa.py:name=mine,folds=(1,2,3),evaluators.probe.data=mine.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
             batch_size=64,
             data=dict(root="data", name="synthetic", crop=500, folds=FOLDS),
             model=dict(name="vit", width=192, depth=4, num_heads=3, patch_size=20),
-            masks=dict(kind="blocks", keep=(0.35, 0.45), min_block=2),
+            masks=dict(kind="blocks", keep=(0.3, 0.4), min_block=2),
             method=dict(
                 name="jepa",
                 predictor_width=96,
@@ -45,4 +48,8 @@ def get_config(arg: str = "") -> ConfigDict:
         config.data.name = "ptbxl"
         config.evaluators.probe.update(data="ptbxl", task="superdiagnostic", every=1000)
         config.checkpoint.every = 1000
+    elif "data.name" in overrides:
+        # A set of one's own may have neither folds nor labels.
+        config.data.folds = None
+        config.evaluators = {}
     return override(config, overrides)

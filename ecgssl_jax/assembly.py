@@ -1,9 +1,9 @@
 """From a checked experiment to what `train` runs: data, encoder, method, probes."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib
-import os
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,11 +57,14 @@ def _prepare_embedded(data: Data, path: Path) -> None:
         return
     # The generator is slow to import and needed here only.
     from ecgssl_jax.data.readers.synthetic import synthetic_source
+    from ecgssl_jax.data.workers import usable_cores
     from ecgssl_jax.data.writing import prepare_dataset
 
     reporting.say(f"making {data.synthetic_records} synthetic ECGs in {path}")
     source = synthetic_source(data.synthetic_records)
-    prepare_dataset(source, path, workers=os.cpu_count() or 1)
+    # Another run may be making it at this moment: then that one is waited for.
+    with contextlib.suppress(FileExistsError):
+        prepare_dataset(source, path, wait=True, workers=usable_cores())
 
 
 def make_method(experiment: Experiment) -> Method:
@@ -147,7 +150,8 @@ def make_task(experiment: Experiment) -> Task:
     method = make_method(experiment)
     make_masks(experiment)
     mesh = sharding.make_mesh(experiment.mesh)
-    sharding.check_batch(experiment.batch_size // experiment.optim.accumulate, mesh)
+    accumulate = experiment.optim.accumulate
+    sharding.check_batch(experiment.batch_size, mesh, accumulate=accumulate)
     probes = {
         name: probe_settings(values, f"config.evaluators.{name}")
         for name, values in experiment.evaluators.items()
@@ -162,6 +166,7 @@ def make_task(experiment: Experiment) -> Task:
         example=pipeline.shapes(),
         batches=pipeline.batches,
         evaluators=evaluators,
+        meta={"data": describe_data(prepared)},
     )
     if experiment.data.cache != "device":
         return task
@@ -174,6 +179,16 @@ def make_task(experiment: Experiment) -> Task:
             mesh, crop=experiment.data.crop, leads=len(prepared.leads)
         ),
     )
+
+
+def describe_data(prepared: PreparedSet) -> dict[str, Any]:
+    """What a checkpoint keeps of the set that it was trained on."""
+    return {
+        "name": prepared.name,
+        "rate": prepared.rate,
+        "leads": list(prepared.leads),
+        "content_hash": prepared.metadata["content_hash"],
+    }
 
 
 def make_evaluators(

@@ -7,17 +7,13 @@ that the config's first level does not have means one of `config.data`: root, cr
 
 import ast
 import dataclasses
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from ecgssl_jax.experiment import Data, Experiment
 from ecgssl_jax.settings import ConfigError, near
-
-# Commas within brackets belong to a value.
-_SEPARATOR = re.compile(r",(?![^(\[]*[)\]])")
 
 
 def split_argument(
@@ -31,7 +27,7 @@ def split_argument(
       ConfigError: an unknown variant, or two, or a key that no config has.
     """
     variant, overrides = "", {}
-    for item in filter(None, map(str.strip, _SEPARATOR.split(argument))):
+    for item in filter(None, map(str.strip, _items(argument))):
         key, equals, value = item.partition("=")
         if equals:
             overrides[_path(key.strip())] = literal(value.strip())
@@ -48,6 +44,17 @@ def split_argument(
             )
         variant = item
     return variant, overrides
+
+
+def _items(argument: str) -> Iterator[str]:
+    """Splits at commas; those within brackets belong to a value."""
+    depth, first = 0, 0
+    for place, character in enumerate(argument):
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            yield argument[first:place]
+            first = place + 1
+    yield argument[first:]
 
 
 def override(config: ConfigDict, overrides: dict[str, Any]) -> ConfigDict:

@@ -26,10 +26,12 @@ from ecgssl_jax.evaluation.online import ProbeSettings
 from ecgssl_jax.evaluation.spectrum import log_spectrum
 from ecgssl_jax.experiment import Experiment, Mesh
 from ecgssl_jax.manifest import CheckpointError
+from ecgssl_jax.memory import keep_freed_memory
 from ecgssl_jax.settings import ConfigError, build
 
-# Features of the given rows of the set: [n, D], or [n, L, D] for attention.
-Encode = Callable[[np.ndarray], np.ndarray]
+# Rows of the set -> their features: [n, D] and None; for attention [n, L, D], and
+# [n, L] where not all of those tokens are valid.
+Encode = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -101,6 +103,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def main(argv: list[str] | None = None) -> None:
+    keep_freed_memory()
     # Orbax reports every file that it reads.
     logging.set_verbosity(logging.ERROR)
     args = make_parser().parse_args(argv)
@@ -126,7 +129,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     online = _online_probe(experiment)
     name = args.data or (online.data if online else experiment.data.name)
     prepared = assembly.open_set(experiment.data, name)
-    _check_rate(experiment, prepared)
+    _check_rate(run, prepared)
     known = online if online and online.data == name else None
     defaults = known or ProbeSettings()
     folds = comparison.Folds(
@@ -151,7 +154,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         folds,
         protocol=args.protocol,
         sizes={each.name: _sizes(each, folds) for each in questions},
-        best_on=known.valid_folds if known else (),
+        best_on=known.valid_folds if known and run.is_best else (),
         seen=_seen_folds(experiment, prepared),
         left_out={s[0].task: s[0].macro.left_out for s in rows[0].scores.values()},
     )
@@ -215,24 +218,14 @@ def _seen_folds(experiment: Experiment, prepared: PreparedSet) -> tuple[int, ...
     return experiment.data.folds or tuple(set(prepared.index["fold"].tolist()))
 
 
-def _check_rate(experiment: Experiment, prepared: PreparedSet) -> None:
-    """Raises ConfigError if the training set is here and has another rate."""
-    if prepared.name == experiment.data.name:
-        return
-    try:
-        trained_on = assembly.open_set(experiment.data, experiment.data.name)
-    except FileNotFoundError:
-        print(
-            f"note: the training set {experiment.data.name} is not in "
-            f"{experiment.data.root}: whether it had {prepared.name}'s "
-            f"{prepared.rate:g} Hz is not checked"
-        )
-        return
-    if trained_on.rate != prepared.rate:
+def _check_rate(run: runs.Run, prepared: PreparedSet) -> None:
+    """Raises ConfigError unless the set has the rate that the run was trained at."""
+    trained = run.data["rate"]
+    if prepared.rate != trained:
         raise ConfigError(
             f"{prepared.name} has {prepared.rate:g} Hz, the encoder was trained at "
-            f"{trained_on.rate:g} Hz ({trained_on.name}); prepare it again with "
-            f"--rate={trained_on.rate:g}"
+            f"{trained:g} Hz ({run.data['name']}); prepare it again with "
+            f"--rate={trained:g}"
         )
 
 
@@ -249,17 +242,12 @@ def _encoders(
     example = runs.example_batch(experiment, prepared)
     mesh = sharding.make_mesh(Mesh())
     attends = args.protocol == "attention"
-    if attends and (prepared.index["length"] < prepared.length).any():
-        raise ConfigError(
-            f"{prepared.name} has records shorter than {prepared.length} samples; "
-            "only --protocol=linear leaves their padding out"
-        )
     function = features.make_feature_function(
         method, mesh, clip=experiment.data.clip, tokens=attends
     )
 
     def encoder(make_parameters: Callable[[], tuple[Any, Any]]) -> Encode:
-        def encode(rows: np.ndarray) -> np.ndarray:
+        def encode(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
             found = features.extract(
                 function,
                 *make_parameters(),
@@ -269,7 +257,8 @@ def _encoders(
                 batch_size=256,
                 mesh=mesh,
             )
-            return found["tokens" if attends else "pooled"]
+            name = "tokens" if attends else "pooled"
+            return found[name], found.get("tokens_valid")
 
         return encode
 
@@ -279,7 +268,11 @@ def _encoders(
     trained = runs.trained_parameters(run, params, method, example)
     found: list[tuple[str, tuple[int, ...], list[Encode]]] = []
     if not (args.no_spectrum or attends):
-        found.append(("log spectrum", (), [lambda rows: log_spectrum(prepared, rows)]))
+
+        def spectrum(rows: np.ndarray) -> tuple[np.ndarray, None]:
+            return log_spectrum(prepared, rows), None
+
+        found.append(("log spectrum", (), [spectrum]))
     found.append(("random encoder", tuple(seeds), [random(seed) for seed in seeds]))
     name = f"pre-trained, step {run.step}"
     found.append((name, (experiment.seed,), [encoder(lambda: trained)]))
@@ -297,7 +290,7 @@ def _scores(
     """One score for each question, from one pass over the records."""
     rows = comparison.rows_of(questions)
     began = time.perf_counter()
-    encoded = encode(rows)
+    encoded, tokens_valid = encode(rows)
     print(
         f"{encoder}: {len(rows)} records encoded in {time.perf_counter() - began:.1f} s",
         flush=True,
@@ -305,10 +298,15 @@ def _scores(
     scores = []
     for asked in questions:
         began = time.perf_counter()
-        chosen = encoded[np.searchsorted(rows, asked.rows)]
+        chosen = np.searchsorted(rows, asked.rows)
         try:
             score = comparison.answer(
-                asked, chosen, folds, protocol=args.protocol, seed=seed
+                asked,
+                encoded[chosen],
+                folds,
+                protocol=args.protocol,
+                tokens_valid=None if tokens_valid is None else tokens_valid[chosen],
+                seed=seed,
             )
         except ValueError as error:
             raise ConfigError(f"task {asked.name!r}, {encoder}: {error}") from error

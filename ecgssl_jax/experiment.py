@@ -92,7 +92,7 @@ class Experiment:
       dtype: of matrix products: 'bfloat16', 'float32', or 'auto': bfloat16 on
         accelerators, float32 on CPUs.
       method, model, masks: `name` or `kind` and its settings.
-      evaluators: name -> settings, run during training.
+      evaluators: name -> settings, run during training; None leaves one out.
       rules: (pattern, axes) of the sharding of parameters; () for the defaults.
       log_every: steps between log lines.
     """
@@ -123,4 +123,6 @@ class Experiment:
 
 def parse(config: Mapping[str, Any]) -> Experiment:
     """The checked experiment; raises ConfigError with the key and a near match."""
-    return build(Experiment, config, "config")
+    experiment = build(Experiment, config, "config")
+    wanted = {k: v for k, v in experiment.evaluators.items() if v is not None}
+    return dataclasses.replace(experiment, evaluators=wanted)

@@ -4,11 +4,15 @@ Every `[..., C]` axis of this package is in the order of `LEADS` unless a record
 says otherwise.
 """
 
+import difflib
 from collections.abc import Sequence
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+NO_LEAD = "-"  # in a list of names, a column to leave out
 
 _BY_FOLDED_NAME = {lead.lower(): lead for lead in LEADS}
+# "D" for derivation: French, Spanish and Portuguese recorders.
+_BY_FOLDED_NAME |= dict(zip(("di", "dii", "diii", "d1", "d2", "d3"), 2 * LEADS[:3]))
 # Spellings seen in PhysioNet headers, DICOM exports and vendors' files.
 _PREFIXES = ("lead ", "lead_", "lead-", "ecg ", "ecg_", "ecg-", "mdc_ecg_lead_")
 
@@ -19,6 +23,11 @@ def canonical_lead(name: str) -> str | None:
     for prefix in _PREFIXES:
         folded = folded.removeprefix(prefix)
     return _BY_FOLDED_NAME.get(folded)
+
+
+def unknown_leads(names: Sequence[str]) -> list[str]:
+    """The names that are neither a standard lead nor `NO_LEAD`."""
+    return [x for x in names if x.strip() != NO_LEAD and canonical_lead(x) is None]
 
 
 def lead_columns(names: Sequence[str]) -> dict[str, int]:
@@ -38,4 +47,23 @@ def lead_columns(names: Sequence[str]) -> dict[str, int]:
                 f"({name!r}) are both lead {lead}; name each lead once"
             )
         columns[lead] = column
+    return columns
+
+
+def stated_columns(names: Sequence[str]) -> dict[str, int]:
+    """As `lead_columns`, of names that someone wrote down as those of the leads.
+
+    Raises ValueError for an unknown name too, and where there is no lead at all.
+    """
+    unknown = unknown_leads(names)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].lower(), _BY_FOLDED_NAME, n=1)
+        hint = f"; did you mean {_BY_FOLDED_NAME[near[0]]}?" if near else "."
+        raise ValueError(
+            f"{', '.join(map(repr, unknown))}: no standard lead{hint} The leads are "
+            f"{', '.join(LEADS)}; write {NO_LEAD} for a column to leave out"
+        )
+    columns = lead_columns(names)
+    if not columns:
+        raise ValueError(f"none of {list(names)} is a standard lead")
     return columns

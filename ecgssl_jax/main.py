@@ -7,14 +7,14 @@ where it was. A job of several processes starts this once for each of them, with
 """
 
 import argparse
-import json
+import contextlib
+import fcntl
 import os
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import logging
@@ -24,8 +24,13 @@ from ecgssl_jax.assembly import make_task
 from ecgssl_jax.data.prepared import DamagedSetError
 from ecgssl_jax.experiment import parse
 from ecgssl_jax.manifest import CheckpointError
+from ecgssl_jax.memory import keep_freed_memory
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.train import TrainingDiverged, train
+
+
+class WorkdirError(RuntimeError):
+    """A workdir that this run cannot have; only the first process looks."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -47,13 +52,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Checks the config, then trains or continues."""
+    keep_freed_memory()
     # Orbax reports every step of every save as information.
     logging.set_verbosity(logging.WARNING)
     try:
         _run(sys.argv[1:] if argv is None else argv)
     except (ConfigError, CheckpointError, TrainingDiverged) as error:
         sys.exit(f"error: {error}")
-    except (DamagedSetError, FileNotFoundError) as error:
+    except (DamagedSetError, FileNotFoundError, WorkdirError) as error:
         _leave_alone()
         sys.exit(f"error: {error}")
     except Exception:
@@ -68,13 +74,12 @@ def _run(argv: list[str]) -> None:
     experiment = parse(config)
     processes.initialise(args.coordinator, args.num_processes, args.process_id)
     workdir = Path(args.workdir or default_workdir(args.config))
-    check_writable(workdir)
-    task = make_task(experiment)
-    processes.on_first_process(lambda: _write_description(workdir, config))
-    train(experiment, task, workdir, meta={"config": config})
-    if processes.is_first():
-        for path in pictures.draw_run(experiment, workdir):
-            reporting.say(f"drew {path}")
+    with only_run(workdir):
+        task = make_task(experiment)
+        train(experiment, task, workdir, meta={"config": config})
+        if processes.is_first():
+            for path in pictures.draw_run(experiment, workdir):
+                reporting.say(f"drew {path}")
 
 
 def _leave_alone() -> None:
@@ -97,24 +102,33 @@ def default_workdir(config: str) -> str:
     return f"runs/{stem}-{argument}" if argument else f"runs/{stem}"
 
 
-def check_writable(workdir: Path) -> None:
-    """Makes the folder; raises ConfigError unless files can be made in it."""
-    probe = workdir / f".writable.{os.getpid()}"
+@contextlib.contextmanager
+def only_run(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of the folder, which it makes.
+
+    Raises:
+      WorkdirError: files cannot be made there, or another run is in it.
+    """
+    if not processes.is_first():
+        yield
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        lock = (workdir / ".lock").open("w")
     except OSError as error:
-        raise ConfigError(
+        raise WorkdirError(
             f"--workdir={workdir}: cannot write there ({error}); choose another folder"
         ) from error
-
-
-def _write_description(workdir: Path, config: Mapping[str, Any]) -> None:
-    """run.json: config, versions, devices, command and git revision."""
-    described = {"config": config, **reporting.describe_run()}
-    text = json.dumps(described, indent=2, default=str)
-    (workdir / "run.json").write_text(text, encoding="utf-8")
+    # The kernel drops the lock with the process, however that ends.
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WorkdirError(
+                f"--workdir={workdir}: another run is in it; wait for it, end it, or "
+                "choose another folder"
+            ) from None
+        yield
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """ECGs on ECG paper, in true proportions."""
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +12,7 @@ from matplotlib.patches import Patch
 from ecgssl_jax.leads import LEADS
 
 MM_PER_INCH = 25.4
+SPEED, GAIN = 25.0, 10.0  # mm/s, mm/mV
 # Sizes of the paper around the traces, mm.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 22.0, 4.0, 5.0, 5.0
 _MARGIN_LEFT, _MARGIN_RIGHT, _MARGIN_TOP, _MARGIN_BOTTOM = 4.0, 4.0, 12.0, 13.0
@@ -27,22 +27,6 @@ _SHADES = {
     "target": ("#f0a000", 0.30, "target"),
 }
 
-_CLINICAL = (
-    ("I", "aVR", "V1", "V4"),
-    ("II", "aVL", "V2", "V5"),
-    ("III", "aVF", "V3", "V6"),
-)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Strip:
-    """A stretch of one lead on the paper."""
-
-    lead: int
-    row: int
-    start: int  # first sample
-    stop: int  # one past the last sample
-
 
 def ecg_paper(
     ecg: np.ndarray,
@@ -52,12 +36,10 @@ def ecg_paper(
     title: str = "",
     shade: Sequence[tuple[float, float, str]] | None = None,
     lead_valid: Sequence[bool] | np.ndarray | None = None,
-    layout: str = "rows",
-    rhythm: str = "II",
-    speed: float = 25.0,
-    gain: float = 10.0,
 ) -> Figure:
-    """Draws an ECG on ECG paper, in true proportions (save at any dpi).
+    """Draws an ECG on ECG paper, one lead under the other, at 25 mm/s and 10 mm/mV.
+
+    The proportions are true: save it at any dpi.
 
     Args:
       ecg: [T, C], millivolts; gaps where NaN.
@@ -65,14 +47,9 @@ def ecg_paper(
       leads: C names.
       title: printed above the paper.
       shade: (start, stop, kind) in seconds, kind "context" or "target": bands
-        behind the traces, explained by a legend. Layout "rows" only.
+        behind the traces, explained by a legend.
       lead_valid: [C] bool, False for leads that the record lacks. A lead that is
         NaN throughout counts as lacking too.
-      layout: "rows", one lead under the other; or "clinical", three rows of four
-        leads, each showing its quarter of the time, and a rhythm strip.
-      rhythm: the lead of the rhythm strip.
-      speed: paper speed, mm/s.
-      gain: mm/mV.
 
     Raises:
       ValueError: shapes, kinds or leads that do not fit.
@@ -88,22 +65,18 @@ def ecg_paper(
         if len(lead_valid) != len(leads):
             raise ValueError(f"{len(lead_valid)} lead_valid for {len(leads)} leads")
         valid &= np.asarray(lead_valid, bool)
-    strips = _strips(ecg.shape[0], list(leads), layout, rhythm)
-    centres, height = _row_centres(ecg, valid, strips, gain)
-    width = _LEFT + ecg.shape[0] / rate * speed + _RIGHT
+    centres, height = _row_centres(ecg, valid)
+    width = _LEFT + ecg.shape[0] / rate * SPEED + _RIGHT
     # Whole squares of 5 mm, so that the paper ends on a line of the grid.
     width, height = (5.0 * math.ceil(size / 5.0) for size in (width, height))
 
     figure, axes = _paper(width, height)
-    for strip in strips:
-        _draw_strip(axes, ecg, strip, centres, valid, leads, rate, speed, gain)
-    for row in sorted({strip.row for strip in strips if valid[strip.lead]}):
-        _draw_calibration(axes, centres[row], gain)
+    x = np.arange(ecg.shape[0]) / rate * SPEED
+    for name, there, trace, centre in zip(leads, valid, ecg.T, centres, strict=True):
+        _draw_lead(axes, name, x, trace if there else None, centre)
     if shade:
-        if layout != "rows":
-            raise ValueError(f'shade needs layout "rows", not {layout!r}')
-        _draw_shade(figure, axes, shade, height, speed)
-    _draw_axes(axes, ecg.shape[0] / rate, speed, centres, gain, layout)
+        _draw_shade(figure, axes, shade)
+    _draw_axes(axes, ecg.shape[0] / rate, centres[0])
     page = MM_PER_INCH * figure.get_size_inches()
     if title:
         figure.text(
@@ -117,7 +90,7 @@ def ecg_paper(
     figure.text(
         1.0 - (_MARGIN_RIGHT + 1.0) / page[0],
         2.5 / page[1],
-        f"{speed:g} mm/s   {gain:g} mm/mV   {rate:g} Hz",
+        f"{SPEED:g} mm/s   {GAIN:g} mm/mV   {rate:g} Hz",
         ha="right",
         va="center",
         fontsize=7,
@@ -132,58 +105,28 @@ def _fit(title: str, width: float) -> str:
     return title if len(title) <= room else title[: room - 1] + "…"
 
 
-def _strips(
-    samples: int, leads: list[str], layout: str, rhythm: str
-) -> tuple[_Strip, ...]:
-    if layout == "rows":
-        return tuple(
-            _Strip(lead=i, row=i, start=0, stop=samples) for i in range(len(leads))
-        )
-    if layout != "clinical":
-        raise ValueError(f'layout is {layout!r}; expected "rows" or "clinical"')
-    absent = [lead for lead in (*sum(_CLINICAL, ()), rhythm) if lead not in leads]
-    if absent:
-        raise ValueError(
-            f'layout "clinical" needs {", ".join(absent)}; use "rows" for other leads'
-        )
-    strips = []
-    for row, names in enumerate(_CLINICAL):
-        edges = np.linspace(0, samples, len(names) + 1).round().astype(int)
-        for name, start, stop in zip(names, edges[:-1], edges[1:], strict=True):
-            index = leads.index(name)
-            strips.append(_Strip(lead=index, row=row, start=int(start), stop=int(stop)))
-    strips.append(_Strip(lead=leads.index(rhythm), row=3, start=0, stop=samples))
-    return tuple(strips)
-
-
-def _row_centres(
-    ecg: np.ndarray, valid: np.ndarray, strips: Sequence[_Strip], gain: float
-) -> tuple[dict[int, float], float]:
-    """Row -> y of its 0 mV in mm, and the paper's height: rows make room for tall
+def _row_centres(ecg: np.ndarray, valid: np.ndarray) -> tuple[list[float], float]:
+    """y of each lead's 0 mV in mm, and the paper's height: rows make room for tall
     traces, within limits."""
-    above: dict[int, float] = {}
-    below: dict[int, float] = {}
-    for strip in strips:
+    above, below = [], []
+    for there, trace in zip(valid, ecg.T, strict=True):
         up = down = _MISSING_HALF_ROW
-        if valid[strip.lead]:
-            trace = ecg[strip.start : strip.stop, strip.lead]
-            trace = trace[np.isfinite(trace)]
+        if there:
             # Never less than the calibration pulse needs.
-            up = gain * max(1.0, float(trace.max()) if trace.size else 0.0)
-            down = gain * -float(trace.min()) if trace.size else 0.0
+            up = GAIN * max(1.0, float(np.nanmax(trace)))
+            down = GAIN * -float(np.nanmin(trace))
             up, down = (
                 float(np.clip(x + 1.5, _MIN_HALF_ROW, _MAX_HALF_ROW))
                 for x in (up, down)
             )
-        above[strip.row] = max(above.get(strip.row, 0.0), up)
-        below[strip.row] = max(below.get(strip.row, 0.0), down)
-    height = _TOP + _BOTTOM + sum(above.values()) + sum(below.values())
-    used = height
-    height = 5.0 * math.ceil(height / 5.0)
-    centres, y = {}, height - _TOP - (height - used) / 2
-    for row in sorted(above):
-        centres[row] = y - above[row]
-        y -= above[row] + below[row]
+        above.append(up)
+        below.append(down)
+    used = _TOP + _BOTTOM + sum(above) + sum(below)
+    height = 5.0 * math.ceil(used / 5.0)
+    centres, y = [], height - _TOP - (height - used) / 2
+    for up, down in zip(above, below, strict=True):
+        centres.append(y - up)
+        y -= up + down
     return centres, height
 
 
@@ -228,37 +171,25 @@ def _paper(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _draw_strip(
-    axes: Axes,
-    ecg: np.ndarray,
-    strip: _Strip,
-    centres: Mapping[int, float],
-    valid: np.ndarray,
-    leads: Sequence[str],
-    rate: float,
-    speed: float,
-    gain: float,
+def _draw_lead(
+    axes: Axes, name: str, x: np.ndarray, trace: np.ndarray | None, centre: float
 ) -> None:
-    centre = centres[strip.row]
-    x = np.arange(strip.start, strip.stop) / rate * speed
-    name = leads[strip.lead]
-    at_margin = strip.start == 0
+    """A lead's name, the customary pulse (1 mV, 5 mm long) and its trace, if any."""
     axes.text(
-        -_LEFT + 1.5 if at_margin else x[0] + 1.0,
-        centre if at_margin else centre + 7.0,
+        -_LEFT + 1.5,
+        centre,
         name,
         va="center",
         fontsize=10,
         fontweight="bold",
-        color=_INK if valid[strip.lead] else _FAINT,
-        # Over a trace in the clinical layout: keep it legible.
-        bbox={"facecolor": _PAPER, "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
+        color=_FAINT if trace is None else _INK,
         zorder=4,
     )
-    if strip.start > 0:
-        axes.plot([x[0], x[0]], [centre - 4, centre + 4], color=_INK, lw=0.6, zorder=3)
-    if valid[strip.lead]:
-        y = centre + gain * ecg[strip.start : strip.stop, strip.lead]
+    if trace is not None:
+        pulse = np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0])
+        edges = np.array([-8.5, -7.5, -7.5, -2.5, -2.5, -1.5])
+        axes.plot(edges, centre + GAIN * pulse, color=_INK, lw=0.8, zorder=3)
+        y = centre + GAIN * trace
         axes.plot(x, y, color=_INK, lw=0.8, solid_joinstyle="round", zorder=3)
         return
     axes.plot(x[[0, -1]], [centre, centre], color=_FAINT, lw=0.8, ls=(0, (4, 4)))
@@ -274,19 +205,8 @@ def _draw_strip(
     )
 
 
-def _draw_calibration(axes: Axes, centre: float, gain: float) -> None:
-    """The customary pulse: 1 mV, 5 mm long."""
-    x = np.array([-8.5, -7.5, -7.5, -2.5, -2.5, -1.5])
-    y = centre + gain * np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0])
-    axes.plot(x, y, color=_INK, lw=0.8, zorder=3)
-
-
 def _draw_shade(
-    figure: Figure,
-    axes: Axes,
-    shade: Sequence[tuple[float, float, str]],
-    height: float,
-    speed: float,
+    figure: Figure, axes: Axes, shade: Sequence[tuple[float, float, str]]
 ) -> None:
     kinds = []
     for start, stop, kind in shade:
@@ -296,7 +216,7 @@ def _draw_shade(
             )
         color, alpha, _ = _SHADES[kind]
         axes.axvspan(
-            start * speed, stop * speed, facecolor=color, alpha=alpha, lw=0, zorder=1
+            start * SPEED, stop * SPEED, facecolor=color, alpha=alpha, lw=0, zorder=1
         )
         if kind not in kinds:
             kinds.append(kind)
@@ -322,24 +242,17 @@ def _draw_shade(
     )
 
 
-def _draw_axes(
-    axes: Axes,
-    duration: float,
-    speed: float,
-    centres: Mapping[int, float],
-    gain: float,
-    layout: str,
-) -> None:
+def _draw_axes(axes: Axes, duration: float, centre: float) -> None:
     """Seconds along the bottom, and the pulse's 1 mV said once."""
     every = 0.5 if duration <= 5 else 1.0
     seconds = np.arange(0.0, duration + 1e-6, every)
-    axes.set_xticks(seconds * speed, [f"{s:g}" for s in seconds], fontsize=7)
+    axes.set_xticks(seconds * SPEED, [f"{s:g}" for s in seconds], fontsize=7)
     axes.set_yticks([])
     axes.tick_params(axis="x", length=2, color=_FAINT, labelcolor=_FAINT, pad=1.5)
     axes.set_xlabel("seconds", fontsize=7, color=_FAINT, labelpad=0.5)
     axes.text(
         -5.0,
-        centres[0] + gain + 0.6,
+        centre + GAIN + 0.6,
         "1 mV",
         ha="center",
         va="bottom",

@@ -1,5 +1,6 @@
-"""What the end of a run draws into its workdir: curves, and what was masked."""
+"""Pictures of a run: its curves, and the records of its batches with their masks."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ecgssl_jax import plots, reporting
 from ecgssl_jax.assembly import make_pipeline
-from ecgssl_jax.data.prepared import open_prepared
+from ecgssl_jax.data.prepared import PreparedSet, open_prepared
 from ecgssl_jax.experiment import Experiment
 
 
@@ -48,18 +49,48 @@ def _masks(experiment: Experiment) -> Figure:
     """The first record of step 0, with its context and its targets."""
     # Not `assembly.open_set`, which has all processes meet: only one of them draws.
     prepared = open_prepared(Path(experiment.data.root) / experiment.data.name)
+    (figure,) = draw_records(experiment, prepared, 1).values()
+    return figure
+
+
+def draw_records(
+    experiment: Experiment, prepared: PreparedSet, records: int
+) -> dict[str, Figure]:
+    """File name -> picture, of the first `records` rows of the batch of step 0."""
     batch = make_pipeline(experiment, prepared).example()
-    ecg = batch["ecg"][0] * np.float32(prepared.scale)
-    if "length" in batch:
-        ecg[batch["length"][0] :] = np.nan
-    record = prepared.index["record_id"][batch["record"][0]]
+    figures = {}
+    for row in range(min(records, experiment.batch_size)):
+        one = {name: values[row] for name, values in batch.items()}
+        id = str(prepared.index["record_id"][one["record"]])
+        name = f"{row:02d}-{re.sub(r'[^-.A-Za-z0-9_]+', '-', id)}"
+        figures[name] = _draw(one, prepared, experiment, id)
+    return figures
+
+
+def _draw(
+    one: dict[str, np.ndarray], prepared: PreparedSet, experiment: Experiment, id: str
+) -> Figure:
+    """One row of a batch, in millivolts."""
+    ecg = one["ecg"].astype(np.float32) * prepared.scale
+    # What lies beyond the record's end is padding, not signal.
+    ecg[one.get("length", len(ecg)) :] = np.nan
+    title = f"{prepared.name} {id}"
+    labels = prepared.index["labels"][one["record"]]
+    names = [n for n, holds in zip(prepared.labels, labels, strict=True) if holds]
+    if names:
+        title += f": {', '.join(names)}"
+    paper = {
+        "rate": prepared.rate,
+        "leads": prepared.leads,
+        "lead_valid": one["lead_valid"],
+        "title": title,
+    }
+    if experiment.masks is None:
+        return plots.ecg_paper(ecg, **paper)
     return plots.mask_preview(
         ecg,
-        context=batch["context"][0][batch["context_valid"][0]],
-        targets=batch["targets"][0][batch["targets_valid"][0]],
+        context=one["context"][one["context_valid"]],
+        targets=one["targets"][one["targets_valid"]],
         patch_size=experiment.model["patch_size"],
-        rate=prepared.rate,
-        leads=prepared.leads,
-        lead_valid=batch["lead_valid"][0],
-        title=f"{prepared.name} {record}: context and targets",
+        **paper,
     )

@@ -20,55 +20,39 @@ __all__ = ["ecg_paper", "loss_curve", "mask_preview", "probe_curve", "save"]
 _INK, _FAINT = "#15171c", "#7d7f86"
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
 _SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Width of the running mean, as a share of the series.
+_SMOOTH = 0.02
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
 
 
-def loss_curve(
-    series: Series,
-    *,
-    title: str = "",
-    ylabel: str = "loss",
-    log: bool = False,
-    smooth: float = 0.02,
-) -> Figure:
+def loss_curve(series: Series, *, title: str = "") -> Figure:
     """Losses by step: each series as it is, pale, under its running mean.
 
     Args:
       series: name -> (step, value) pairs; values that are not finite are gaps.
-      title, ylabel: texts.
-      log: a logarithmic axis.
-      smooth: width of the running mean, as a share of the series; 0 for none.
+      title: text above.
     """
-    figure, axes = _chart(title, ylabel)
+    figure, axes = _chart(title, "loss")
     for index, (name, points) in enumerate(series.items()):
         steps, values = _columns(points)
         color = _SERIES[index % len(_SERIES)]
-        width = round(smooth * len(values))
+        width = round(_SMOOTH * len(values))
         if width > 1:
             axes.plot(steps, values, color=color, lw=0.8, alpha=0.3)
             values = _running_mean(values, width)
         axes.plot(steps, values, color=color, lw=1.6, label=name)
-    if log:
-        axes.set_yscale("log")
     return _finish_chart(figure, axes, series)
 
 
-def probe_curve(
-    series: Series,
-    *,
-    title: str = "",
-    ylabel: str = "macro AUROC",
-    baseline: Mapping[str, float] | None = None,
-) -> Figure:
+def probe_curve(series: Series, *, title: str = "") -> Figure:
     """Probe results by step, every measurement a dot, the best one named.
 
     Args:
       series: name -> (step, value) pairs.
-      title, ylabel: texts.
-      baseline: name -> value drawn as a level line, such as a random encoder's.
+      title: text above.
     """
-    figure, axes = _chart(title, ylabel)
+    figure, axes = _chart(title, "macro AUROC")
     for index, (name, points) in enumerate(series.items()):
         steps, values = _columns(points)
         color = _SERIES[index % len(_SERIES)]
@@ -84,11 +68,8 @@ def probe_curve(
                 fontsize=8,
                 color=color,
             )
-    for index, (name, value) in enumerate((baseline or {}).items()):
-        style = (0, (4, 3)) if index == 0 else (0, (1, 2))
-        axes.axhline(value, color=_FAINT, lw=1.1, ls=style, label=f"{name} {value:.3f}")
     axes.margins(y=0.15)
-    return _finish_chart(figure, axes, {**series, **(baseline or {})})
+    return _finish_chart(figure, axes, series)
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +95,7 @@ def _chart(title: str, ylabel: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _finish_chart(figure: Figure, axes: Axes, series: Mapping) -> Figure:
+def _finish_chart(figure: Figure, axes: Axes, series: Series) -> Figure:
     axes.grid(axis="y", color="#e6e7ea", lw=0.8)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))

@@ -13,16 +13,20 @@ resampled. What the quality pass finds is in quality.csv beside the data.
 """
 
 import argparse
-import os
 import sys
+from pathlib import Path
 
 from ecgssl_jax.data.download import PTBXL_URL, DownloadError, download_ptbxl
+from ecgssl_jax.data.prepared import MARKER
+from ecgssl_jax.data.publishing import PrepareError, check_output
 from ecgssl_jax.data.quality import OPTIONAL, Thresholds
 from ecgssl_jax.data.readers import manifest
 from ecgssl_jax.data.readers.array import array_source
 from ecgssl_jax.data.readers.ptbxl import ptbxl_source
+from ecgssl_jax.data.readers.signals import LAYOUTS, Signals, split_leads
 from ecgssl_jax.data.readers.source import Source, SourceError
 from ecgssl_jax.data.readers.wfdb_records import wfdb_source
+from ecgssl_jax.data.workers import usable_cores
 from ecgssl_jax.data.writing import Settings, prepare_dataset
 
 
@@ -61,12 +65,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     table = add(
-        "manifest", "a CSV or Parquet table that points at .npy files", manifest.__doc__
+        "manifest",
+        "a CSV or Parquet table of .npy files or WFDB records",
+        manifest.__doc__,
     )
     table.add_argument("--source", required=True, help="the table")
     table.add_argument(
         "--layout",
-        choices=manifest.LAYOUTS,
+        choices=LAYOUTS,
         default="TC",
         help="order of the axes, samples (T) and leads (C); default TC",
     )
@@ -82,7 +88,9 @@ def make_parser() -> argparse.ArgumentParser:
     for each in (table, array):
         each.add_argument("--source-rate", type=float, help="of the recordings, Hz")
         each.add_argument("--unit", help="mV, uV, ..., or one step, such as 4.88uV")
-        each.add_argument("--leads", help="names in order, separated by commas")
+        each.add_argument(
+            "--leads", help="names in order, separated by commas; - leaves one out"
+        )
 
     synthetic = add("synthetic", "ECGs that this package makes")
     synthetic.add_argument("--num-records", type=int, default=4000)
@@ -104,7 +112,7 @@ def _shared_options() -> argparse.ArgumentParser:
     number("--scale", default.scale, "mV of one stored step")
     number("--max-rejected", default.max_rejected, "share that may be rejected")
     number("--min-leads", limits.min_leads, "records with fewer leads are rejected")
-    number("--workers", os.cpu_count() or 1, "processes")
+    number("--workers", usable_cores(), "processes")
     add(
         "--reject",
         default="",
@@ -115,10 +123,47 @@ def _shared_options() -> argparse.ArgumentParser:
     return shared
 
 
+def check_paths(args: argparse.Namespace) -> None:
+    """Stops before anything is downloaded or read, if it would be in vain.
+
+    Raises:
+      FileExistsError: the output exists, and --overwrite is not given or not enough.
+      SourceError: source and output are one inside the other, where replacing the
+        output would delete recordings.
+    """
+    output = Path(args.output).resolve()
+    if args.kind != "synthetic":
+        source = Path(args.source).resolve()
+        if source.is_relative_to(output) or output.is_relative_to(source):
+            raise SourceError(
+                f"--source {source} and --output {output} overlap; choose an output "
+                "outside the recordings' folder"
+            )
+    check_output(output, MARKER, args.overwrite)
+
+
+def make_settings(args: argparse.Namespace) -> Settings:
+    """The settings that the command line asks for; SourceError if they are wrong."""
+    try:
+        return Settings(
+            rate=args.rate,
+            seconds=args.seconds,
+            scale=args.scale,
+            max_rejected=args.max_rejected,
+            thresholds=Thresholds(
+                min_leads=args.min_leads,
+                reject=tuple(x.strip() for x in args.reject.split(",") if x.strip()),
+            ),
+            salt=args.patient_salt,
+        )
+    except ValueError as error:
+        raise SourceError(str(error)) from error
+
+
 def make_source(args: argparse.Namespace) -> Source:
     """The source that the command line asks for."""
     if args.kind == "ptbxl":
-        # What is not a multiple of 100 Hz comes from the higher rate.
+        # Every other rate, lower ones too, is made from the finer recordings.
         rate = 100 if args.rate in (None, 100) else 500
         if args.download:
             download_ptbxl(args.source, rate=rate, base_url=args.base_url)
@@ -131,10 +176,10 @@ def make_source(args: argparse.Namespace) -> Source:
 
         rate = args.rate or 100.0
         return synthetic_source(args.num_records, seed=args.seed, rate=rate)
-    signals = manifest.Signals(
+    signals = Signals(
         rate=args.source_rate,
         unit=args.unit,
-        leads=manifest.split_leads(args.leads) if args.leads else None,
+        leads=split_leads(args.leads) if args.leads else None,
         layout=args.layout.removeprefix("N"),
     )
     if args.kind == "manifest":
@@ -145,25 +190,19 @@ def make_source(args: argparse.Namespace) -> Source:
 def main(argv: list[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     try:
-        thresholds = Thresholds(
-            min_leads=args.min_leads,
-            reject=tuple(x.strip() for x in args.reject.split(",") if x.strip()),
-        )
+        check_paths(args)
+        settings = make_settings(args)
+        source = make_source(args)
+        print("\n".join((source.description, *source.notes)))
         prepared = prepare_dataset(
-            make_source(args),
+            source,
             args.output,
-            settings=Settings(
-                rate=args.rate,
-                seconds=args.seconds,
-                scale=args.scale,
-                max_rejected=args.max_rejected,
-                thresholds=thresholds,
-                salt=args.patient_salt,
-            ),
+            settings=settings,
             overwrite=args.overwrite,
             workers=args.workers,
         )
-    except (SourceError, DownloadError, FileExistsError, ValueError) as error:
+    # Failures to plan for. Anything else is a mistake of ours: show where.
+    except (SourceError, DownloadError, PrepareError, OSError) as error:
         sys.exit(f"prepare: {error}")
     print(
         f"{prepared.directory}: {len(prepared)} records of {args.seconds:g} s at "

@@ -1,5 +1,6 @@
 """Metrics to JSONL, TensorBoard and the console; the run's clock."""
 
+import contextlib
 import json
 import math
 import os
@@ -170,6 +171,22 @@ def say(text: str) -> None:
     """Prints on the first process only."""
     if jax.process_index() == 0:
         print(text, flush=True)
+
+
+def write_description(workdir: Path, described: Mapping[str, Any]) -> None:
+    """run.json: `described`, versions, devices, command and git revision.
+
+    What it held before, of the parts of the run up to here, is kept under "earlier".
+    """
+    path = workdir / "run.json"
+    earlier: list[Any] = []
+    if path.exists():
+        with contextlib.suppress(json.JSONDecodeError):  # cut short by a kill
+            former = json.loads(path.read_text(encoding="utf-8"))
+            earlier = [*former.pop("earlier", []), former]
+    document = {**described, **describe_run(), "earlier": earlier}
+    text = json.dumps(document, indent=2, default=str)
+    path.write_text(text, encoding="utf-8")
 
 
 def describe_run() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A finished or running pre-training, read back from its workdir."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ecgssl_jax import assembly, checkpoint
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.experiment import Experiment, parse
 from ecgssl_jax.methods.base import Method
+from ecgssl_jax.optim import path_string
 from ecgssl_jax.reporting import read_metrics
 from ecgssl_jax.settings import ConfigError
 
@@ -24,11 +26,18 @@ class Run:
       experiment: the config that the checkpoint was saved with.
       checkpoint: folder of the step that was read.
       step: updates made.
+      data: name, rate, leads and content_hash of the set that it was trained on.
     """
 
     experiment: Experiment
     checkpoint: Path
     step: int
+    data: Mapping[str, Any]
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the step was chosen by its online probe."""
+        return self.checkpoint.parent.name == "best"
 
 
 def open_run(workdir: str | Path, which: str = "best") -> tuple[Run, Any]:
@@ -40,7 +49,7 @@ def open_run(workdir: str | Path, which: str = "best") -> tuple[Run, Any]:
     Raises:
       FileNotFoundError: no such workdir, or no checkpoint in it.
       DamagedCheckpointError: none that is intact.
-      ConfigError: the checkpoint holds no config, or one that is not valid here.
+      ConfigError: the checkpoint holds no config or data, or not valid ones.
     """
     workdir = Path(workdir)
     if not workdir.is_dir():
@@ -52,14 +61,17 @@ def open_run(workdir: str | Path, which: str = "best") -> tuple[Run, Any]:
     if which == "best" and any(_steps(workdir / "best")):
         folder = workdir / "best"
     params, meta = checkpoint.load_params(str(folder), subtree="params")
-    if "config" not in meta:
+    if not {"config", "data"} <= meta.keys():
         raise ConfigError(
-            f"the checkpoint in {folder} holds no config; it was not written by "
-            "python -m ecgssl_jax.main"
+            f"the checkpoint in {folder} does not say what it is of; it was not "
+            "written by python -m ecgssl_jax.main"
         )
     step = int(meta["step"])
     run = Run(
-        experiment=parse(meta["config"]), checkpoint=folder / str(step), step=step
+        experiment=parse(meta["config"]),
+        checkpoint=folder / str(step),
+        step=step,
+        data=meta["data"],
     )
     return run, params
 
@@ -103,8 +115,8 @@ def trained_parameters(
 
 def _structured(found: Any, shapes: Any, where: str) -> Any:
     """The arrays of `found`, in the tree of `shapes`."""
-    arrays = {_path(path): x for path, x in jax.tree.leaves_with_path(found)}
-    expected = {_path(path): x for path, x in jax.tree.leaves_with_path(shapes)}
+    arrays = {path_string(p): x for p, x in jax.tree.leaves_with_path(found)}
+    expected = {path_string(p): x for p, x in jax.tree.leaves_with_path(shapes)}
     for path in {**expected, **arrays}:
         saved = getattr(arrays.get(path), "shape", None)
         wanted = getattr(expected.get(path), "shape", None)
@@ -117,23 +129,17 @@ def _structured(found: Any, shapes: Any, where: str) -> Any:
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
-def _path(keys: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(keys, simple=True, separator="/")
-
-
 def training_summary(workdir: str | Path) -> dict[str, float]:
     """Steps, minutes and median rates of the run, from its metrics.jsonl.
 
-    The first line's rates hold the compilation; they count only if there is no
-    other. Empty where nothing was logged.
+    Empty where nothing was logged.
     """
     lines = [x for x in read_metrics(workdir) if "samples_per_second" in x]
     if not lines:
         return {}
-    rates = lines[1:] or lines
 
     def median(name: str) -> float:
-        return float(np.median([line[name] for line in rates]))
+        return float(np.median([line[name] for line in lines]))
 
     return {
         "steps": lines[-1]["step"],

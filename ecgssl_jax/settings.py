@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
@@ -55,6 +55,21 @@ def build(cls: type[T], values: Mapping[str, Any], path: str) -> T:
         raise
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def changes(before: Any, after: Any, path: str = "config") -> Iterator[str]:
+    """Yields 'PATH: OLD -> NEW' for every setting that differs; lists are tuples."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in {**before, **after}:
+            yield from changes(before.get(key), after.get(key), f"{path}.{key}")
+    elif _as_lists(before) != _as_lists(after):
+        yield f"{path}: {before!r} -> {after!r}"
+
+
+def _as_lists(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_as_lists(item) for item in value]
+    return value
 
 
 def convert(hint: Any, value: Any, path: str) -> Any:

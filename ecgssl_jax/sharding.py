@@ -56,14 +56,17 @@ def make_mesh(
     return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
 
 
-def check_batch(batch_size: int, mesh: jax.sharding.Mesh) -> None:
-    """Raises ConfigError unless the mesh can split the batch."""
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch_size % parts:
+def check_batch(
+    batch_size: int, mesh: jax.sharding.Mesh, *, accumulate: int = 1
+) -> None:
+    """Raises ConfigError unless the mesh can split each of the micro-batches."""
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % (devices * accumulate):
+        micro = f" in {accumulate} micro-batches" if accumulate > 1 else ""
         raise ConfigError(
-            f"config.batch_size: {batch_size} rows cannot be split over the "
-            f"{parts} devices of the mesh's data and fsdp axes; take a multiple of "
-            f"{parts}"
+            f"config.batch_size: {batch_size} rows cannot be split{micro} over the "
+            f"{devices} devices of the mesh's data and fsdp axes; take a multiple of "
+            f"{devices * accumulate}"
         )
 
 

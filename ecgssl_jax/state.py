@@ -16,14 +16,15 @@ from ecgssl_jax.signals import Statistics, prepare
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """Attributes:
+    """All that changes with a step, and the statistics that go with it.
 
-    step: int32, updates made.
-    healthy: bool, false from the first loss or gradient that was not finite; no
-      update is applied from then on.
-    params, extra: as the method has them.
-    optimiser: the optax state.
-    statistics: of the prepared sets.
+    Attributes:
+      step: int32, updates made.
+      healthy: bool, false from the first loss or gradient that was not finite; no
+        update is applied from then on.
+      params, extra: as the method has them.
+      optimiser: the optax state.
+      statistics: of the prepared sets.
     """
 
     step: jax.Array

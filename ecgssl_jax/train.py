@@ -6,8 +6,8 @@ The order within step s (counted from 0), in every run:
      stop if its loss or gradient was not finite (that update was not applied);
   3. log, evaluate and save what is due at step s + 1.
 
-SIGTERM to any process travels with that process's rows of the next batch: every
-process reads of it in the metrics of the same step, saves, and exits.
+SIGTERM or Ctrl-C to any process travels with that process's rows of the next batch:
+every process reads of it in the metrics of the same step, saves, and exits.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.manifest import DamagedCheckpointError
 from ecgssl_jax.methods.base import Method
 from ecgssl_jax.optim import make_optimiser, schedules
-from ecgssl_jax.settings import ConfigError
+from ecgssl_jax.settings import ConfigError, changes
 from ecgssl_jax.signals import Statistics, prepare
 from ecgssl_jax.state import TrainState, abstract_state, make_init
 
@@ -64,6 +64,8 @@ class Task:
       materialise: completes a batch within the step, such as by fetching its
         signals from `resident`; None where batches are complete.
       resident: () -> arrays that stay on the devices for `materialise`.
+      meta: what the parameters belong to, such as the signals' sampling rate; kept
+        in every checkpoint.
     """
 
     method: Method
@@ -73,6 +75,7 @@ class Task:
     evaluators: Mapping[str, Evaluator] = dataclasses.field(default_factory=dict)
     materialise: Callable[[Batch, Any], Batch] | None = None
     resident: Callable[[], Any] | None = None
+    meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def train(
@@ -85,21 +88,24 @@ def train(
     """Trains, or continues, the experiment in `workdir`, and returns the last state.
 
     Args:
-      meta: kept in every checkpoint, such as the config.
+      meta: kept in every checkpoint beside `task.meta`; of "config", a continued run
+        says what has changed.
 
     Raises:
       TrainingDiverged: at the first loss or gradient that is not finite.
       ConfigError: a batch or rules that do not fit the mesh; more steps in
         `workdir` than the experiment has.
       CheckpointError: no intact checkpoint in `workdir`, or one of another model.
-      SystemExit: with code 143 after SIGTERM; the state is saved.
+      SystemExit: with code 143 after SIGTERM or Ctrl-C; the state is saved.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
+    meta = {**task.meta, **(meta or {})}
 
     # ---- Mesh ----
     mesh = sharding.make_mesh(experiment.mesh)
-    sharding.check_batch(experiment.batch_size // experiment.optim.accumulate, mesh)
+    accumulate = experiment.optim.accumulate
+    sharding.check_batch(experiment.batch_size, mesh, accumulate=accumulate)
     batch_sharding = sharding.batch_sharding(mesh)
     rows = sharding.process_rows(batch_sharding, experiment.batch_size)
 
@@ -136,6 +142,11 @@ def train(
             return state
         if start:
             reporting.say(f"continuing {workdir} at step {start}")
+            _check_data(progress.get("data"), meta.get("data"), workdir)
+            for change in changes(progress.get("config"), meta.get("config")):
+                reporting.say(f"changed since that step: {change}")
+        if jax.process_index() == 0:
+            reporting.write_description(workdir, {"start": start, **meta})
 
         # ---- Loop ----
         update = make_update(experiment, task, mesh, shardings)
@@ -148,10 +159,10 @@ def train(
             best=best,
             writer=writer,
             clock=reporting.Clock(progress.get("elapsed_seconds", 0.0)),
-            meta=dict(meta or {}),
+            meta=meta,
             best_score=_score_of(best),
         )
-        stop = stack.enter_context(_stop_on_sigterm())
+        stop = stack.enter_context(_stop_on_signal())
         resident = None if task.resident is None else task.resident()
         batches = task.batches(start, experiment.steps, rows)
         # Ends the pipeline's threads before the interpreter does.
@@ -175,16 +186,18 @@ def train(
             if pending is not None:
                 stopping = loop.read(*pending)
             pending = (step + 1, metrics)
-            loop.clock.stepped()
-            if stopping or loop.due(step + 1):
+            due = stopping or loop.due(step + 1)
+            if due:
                 stopping |= loop.read(*pending)
                 pending = None
+            loop.clock.stepped()
+            if due:
                 loop.after(step + 1, state, save=stopping)
                 loop.clock.start()
             if stopping and step + 1 < experiment.steps:
                 saved.wait()
                 reporting.say(
-                    f"stopped by SIGTERM; step {step + 1} is saved, the same command "
+                    f"stopped by a signal; step {step + 1} is saved, the same command "
                     "continues there"
                 )
                 raise SystemExit(_SIGTERM_EXIT)
@@ -212,6 +225,17 @@ def _already_finished(workdir: Path, start: int, steps: int) -> None:
         f"{workdir} has finished its {steps} steps; nothing to train. Choose another "
         "workdir for a new run"
     )
+
+
+def _check_data(saved: Any, found: Any, workdir: Path) -> None:
+    """Raises ConfigError unless the prepared set is the one that the run began with."""
+    differing = list(changes(saved, found, "data"))
+    if saved is not None and differing:
+        raise ConfigError(
+            f"{workdir} was trained on other data than the prepared set that is there "
+            f"now ({'; '.join(differing)}); bring that set back, or choose another "
+            "workdir"
+        )
 
 
 def _score_of(best: Checkpointer) -> float | None:
@@ -325,7 +349,7 @@ class _Loop:
         Raises:
           TrainingDiverged: the step's loss or gradient is not finite.
         """
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {k: float(v) for k, v in jax.device_get(dict(metrics)).items()}
         stopping = bool(values.pop(_STOP))
         if not values.pop("healthy"):
             raise TrainingDiverged(
@@ -382,20 +406,27 @@ class _Loop:
 
 
 @contextlib.contextmanager
-def _stop_on_sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets; the former handler comes back at the end."""
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set; the former handlers come back at the end.
+
+    The second Ctrl-C ends the process at once.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def handle(number, frame):
-        logging.warning("SIGTERM: saving after this step")
+        logging.warning("%s: saving after this step", signal.Signals(number).name)
         event.set()
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    former = signal.signal(signal.SIGTERM, handle)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    former = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield event
     finally:
-        # None: installed by other than Python, as by JAX for several processes.
-        signal.signal(signal.SIGTERM, former or signal.SIG_DFL)
+        for number, handler in former.items():
+            # None: installed by other than Python, as by JAX for several processes.
+            signal.signal(number, handler or signal.SIG_DFL)

@@ -1,5 +1,8 @@
 """From configs to tasks: what is checked, in which order, and what is made."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import numpy as np
 import pytest
@@ -65,6 +68,17 @@ def test_the_embedded_set_is_made_on_first_use(tmp_path):
     assert len(prepared) == 24
     again = assembly.open_set(few.data, "synthetic")
     np.testing.assert_array_equal(again.read([3]), prepared.read([3]))
+
+
+def test_two_runs_that_start_together_share_the_embedded_set(tmp_path, monkeypatch):
+    # Both have found that it is not there before either makes it.
+    together = threading.Barrier(2, timeout=30)
+    monkeypatch.setattr(assembly.reporting, "say", lambda text: together.wait())
+    few = experiment(tmp_path, data=dict(synthetic_records=24))
+    with ThreadPoolExecutor(2) as pool:
+        for prepared in pool.map(assembly.open_set, [few.data] * 2, ["synthetic"] * 2):
+            assert len(prepared) == 24
+    assert [path.name for path in tmp_path.iterdir()] == ["synthetic"]
 
 
 def test_a_set_that_was_never_prepared_names_the_command(tmp_path):

@@ -25,6 +25,12 @@ def test_values_are_python_literals_or_text():
     }
 
 
+def test_commas_within_brackets_belong_to_the_value():
+    rates = "optim.rates=(('enc',0.0),('.*',1.0)),steps=3"
+    _, overrides = split_argument(rates)
+    assert overrides == {"optim.rates": (("enc", 0.0), (".*", 1.0)), "steps": 3}
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [

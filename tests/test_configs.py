@@ -41,6 +41,21 @@ def test_config_takes_settings_in_its_argument(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_config_on_a_set_of_ones_own_asks_for_neither_folds_nor_labels(path):
+    experiment = parse(load(path).get_config("name=mine").to_dict())
+    assert experiment.data.name == "mine" and experiment.data.folds is None
+    assert experiment.evaluators == {}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_config_on_a_set_of_ones_own_takes_folds_and_a_probe(path):
+    argument = "name=mine,folds=(1,2),evaluators.probe.data=mine"
+    experiment = parse(load(path).get_config(argument).to_dict())
+    assert experiment.data.folds == (1, 2)
+    assert experiment.evaluators == {"probe": {"data": "mine"}}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_config_documents_its_variants(path):
     module = load(path)
     for variant in module.VARIANTS:

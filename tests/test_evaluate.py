@@ -1,5 +1,7 @@
 """The evaluation of a tiny run on a tiny set, from the command line's side."""
 
+import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -137,6 +139,36 @@ def test_attention_probe_reads_the_tokens(workdir, monkeypatch):
     assert {"step"} == set(document["results"][0]["probe"])
 
 
+def test_attention_probe_leaves_the_padding_of_short_records_out(
+    workdir, root, monkeypatch
+):
+    whole = synthetic_source(640)
+
+    def read(task):
+        for number, (name, record) in enumerate(task()):
+            ecg = record.ecg[:900] if number % 5 == 0 else record.ecg
+            yield name, dataclasses.replace(record, ecg=ecg)
+
+    tasks = [functools.partial(read, task) for task in whole.tasks]
+    cut = dataclasses.replace(whole, tasks=tasks)
+    prepare_dataset(cut, root / "cut", report=lambda _: None)
+    lengths = open_prepared(root / "cut").index["length"]
+    seen = []
+    fit = evaluate.comparison.probes.attention_probe
+
+    def short(tokens, labels, *, tokens_valid, **settings):
+        seen.append(tokens_valid)
+        settings |= {"steps": 4, "evaluate_every": 2}
+        return fit(tokens, labels, tokens_valid=tokens_valid, **settings)
+
+    monkeypatch.setattr(evaluate.comparison.probes, "attention_probe", short)
+    run(workdir, "--protocol=attention", "--data=cut", "--task=labels")
+    counts = np.unique(seen[0].sum(axis=1))
+    assert (
+        counts.tolist() == [900 // 20, 1000 // 20] == np.unique(lengths // 20).tolist()
+    )
+
+
 def fails(capsys, *flags) -> str:
     """The one message that the command ends with."""
     with pytest.raises(SystemExit) as stopped:
@@ -191,7 +223,7 @@ def test_set_without_labels_or_folds_or_with_other_records_is_named(
 ):
     make_array_set(root / "unlabelled", samples=1000, rate=100.0)
     message = fails(capsys, f"--workdir={workdir}", "--data=unlabelled")
-    assert "unlabelled has no folds" in message and "add a column 'fold'" in message
+    assert "unlabelled has no labels to probe" in message
     make_array_set(root / "faster", samples=1000, rate=200.0)
     message = fails(capsys, f"--workdir={workdir}", "--data=faster")
     assert "200 Hz, the encoder was trained at 100 Hz" in message

@@ -123,3 +123,8 @@ def test_missing_key_is_an_error(key):
 def test_wrong_config_is_an_error_with_the_key(values, message):
     with pytest.raises(ConfigError, match=message):
         parse(_config(**values))
+
+
+def test_an_evaluator_that_is_none_is_left_out():
+    settings = {"probe": None, "other": {"every": 3}}
+    assert parse(_config(evaluators=settings)).evaluators == {"other": {"every": 3}}

@@ -1,5 +1,7 @@
 """The entry point as users start it: killed, stopped, misled, and in two processes."""
 
+import fcntl
+import json
 import os
 import random
 import shutil
@@ -19,6 +21,7 @@ from ecgssl_jax import reporting
 from ecgssl_jax.checkpoint import load_params
 from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.writing import prepare_dataset
+from ecgssl_jax.leads import LEADS
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMES = (
@@ -194,20 +197,21 @@ def test_a_run_killed_three_times_equals_an_uninterrupted_one(
     assert [x["step"] for x in lines if "loss" in x] == list(range(10, 201, 10))
 
 
-def test_sigterm_saves_exits_with_143_and_says_so(
-    config, environment, uninterrupted, tmp_path
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_exits_with_143_and_says_so(
+    config, environment, tmp_path, number
 ):
     process = run_until(30, config, tmp_path, environment(1))
-    process.terminate()
+    process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 143
     step = load_params(tmp_path)[1]["step"]
     assert out.splitlines()[-1] == (
-        f"stopped by SIGTERM; step {step} is saved, the same command continues there"
+        f"stopped by a signal; step {step} is saved, the same command continues there"
     )
     # Nothing but the one warning: no traceback, no abort of a data thread.
     assert len(err.splitlines()) == 1, err
-    assert err.endswith("SIGTERM: saving after this step\n")
+    assert err.endswith(f"{number.name}: saving after this step\n")
 
 
 def test_the_end_of_a_run_draws_its_pictures(uninterrupted):
@@ -255,6 +259,63 @@ def test_a_flipped_bit_in_the_newest_checkpoint_is_reported_and_made_good(
     assert lines_without_times(workdir) == lines_without_times(uninterrupted)
 
 
+def test_a_config_that_has_changed_since_is_reported(
+    config, environment, uninterrupted, tmp_path
+):
+    workdir = tmp_path / "changed"
+    shutil.copytree(uninterrupted, workdir)
+    out, _ = run(config, workdir, environment(1), *LONG, "--config.steps=210")
+    changed = [line for line in out.splitlines() if line.startswith("changed since")]
+    assert changed == ["changed since that step: config.steps: 200 -> 210"]
+
+
+def test_a_checkpoint_says_what_signals_it_belongs_to(uninterrupted):
+    _, meta = load_params(str(uninterrupted / "checkpoints"), subtree="params")
+    data = meta["data"]
+    assert data["name"] == "synthetic"
+    assert data["rate"] == 100 and data["leads"] == list(LEADS)
+
+
+def test_other_data_than_the_run_began_with_are_refused(uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir)
+    config = write_config(tmp_path)
+    others = synthetic_source(40, seed=1)
+    prepare_dataset(others, tmp_path / "data" / "synthetic", report=lambda text: None)
+    flags = [*LONG, "--config.steps=210"]
+    with pytest.raises(SystemExit) as stopped:
+        entry_point.main([f"--config={config}", f"--workdir={workdir}", *flags])
+    text = str(stopped.value.code)
+    assert "was trained on other data" in text and "data.content_hash" in text
+    assert run_json(workdir) == run_json(uninterrupted)
+
+
+def run_json(workdir):
+    return json.loads((workdir / "run.json").read_text())
+
+
+def test_run_json_tells_of_every_part_of_the_run(
+    config, environment, uninterrupted, tmp_path
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir)
+    run(config, workdir, environment(1), *LONG, "--config.steps=210")
+    found, former = run_json(workdir), run_json(uninterrupted)
+    assert former["start"] == 0 and former["earlier"] == []
+    assert found["start"] == 200 and found["config"]["steps"] == 210
+    assert found["earlier"] == [{k: v for k, v in former.items() if k != "earlier"}]
+
+
+def test_two_runs_cannot_share_a_workdir(config, tmp_path):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    with (workdir / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(SystemExit, match="another run is in it"):
+            entry_point.main([f"--config={config}", f"--workdir={workdir}"])
+    assert not (workdir / "checkpoints").exists()
+
+
 def test_a_run_with_the_device_cache_sees_the_same_batches(
     config, environment, uninterrupted, tmp_path
 ):
@@ -291,6 +352,7 @@ def test_a_run_with_the_device_cache_sees_the_same_batches(
         (["--config.data.name=mine"], "python -m ecgssl_jax.prepare SOURCE"),
         (["--config.evaluators.probe.evry=3"], "'evry'; did you mean 'every'?"),
         (["--config.evaluators.probe.kind=knn"], "unknown evaluator 'knn'"),
+        (["--config.evaluators.probe=3"], "probe: expected a mapping, found 3"),
         (["--config.evaluators.probe.task=super"], "task: unknown task 'super'"),
         (["--config.checkpoint.best=probe/auroc"], "no evaluator yields"),
         (["--config=nowhere.py"], "nowhere.py: no such Python file"),

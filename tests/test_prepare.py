@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import wfdb
 
+from ecgssl_jax import prepare
 from ecgssl_jax.data.prepared import open_prepared
+from ecgssl_jax.data.publishing import PrepareError
 from ecgssl_jax.data.synthetic import synthetic_record
 from ecgssl_jax.leads import LEADS
 from ecgssl_jax.prepare import main
@@ -92,7 +94,7 @@ def _publish_ptbxl(folder):
             fmt=["16"] * 12,
             write_dir=str(folder / name.rpartition("/")[0]),
         )
-        rows.append(f"{number},7.0,{{'NORM': 100.0}},{number},,{name}")
+        rows.append(f"{number},{number + 6}.0,{{'NORM': 100.0}},{number},,{name}")
     (folder / "ptbxl_database.csv").write_text("\n".join(rows) + "\n")
     (folder / "scp_statements.csv").write_text(
         ",description,diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass\n"
@@ -126,7 +128,7 @@ def test_ptbxl_is_downloaded_and_prepared_at_a_rate_between(tmp_path):
     prepared = open_prepared(tmp_path / "s")
     assert (prepared.rate, prepared.length, len(prepared)) == (250.0, 2500, 2)
     assert prepared.index["fold"].tolist() == [1, 2]
-    assert prepared.index["patient"].tolist() == [0, 0]
+    assert prepared.index["patient"].tolist() == [0, 1]
     assert prepared.label_table["NORM"]["description"] == "normal ECG"
 
 
@@ -141,6 +143,9 @@ def test_a_mistaken_unit_is_explained_at_once(tmp_path):
     assert (tmp_path / "s.quality.csv").exists()
 
 
+ARRAY = ["array", "--source=x.npy", "--layout=NTC", "--source-rate=100", "--unit=mV"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -149,6 +154,8 @@ def test_a_mistaken_unit_is_explained_at_once(tmp_path):
         (["manifest", "--source=absent.csv"], "cannot be read as a table"),
         (["array", "--source=absent.npy", "--layout=NTC"], "--source-rate, --unit"),
         (["synthetic", "--reject=typo"], "cannot reject 'typo'"),
+        (["synthetic", "--seconds=-1"], "must be positive"),
+        ([*ARRAY, "--leads=DI,DII,DIIII"], "'DIIII': no standard lead; did you mean"),
         (["synthetic", "--num-records=0"], "no records"),
     ],
 )
@@ -162,6 +169,58 @@ def test_an_existing_set_needs_overwrite(tmp_path):
     assert _prepare(*command) == ""
     assert "pass --overwrite" in _prepare(*command)
     assert _prepare(*command, "--overwrite") == ""
+
+
+def test_an_existing_set_is_noticed_before_anything_is_read(tmp_path):
+    (tmp_path / "s").mkdir()
+    command = ["wfdb", "--source=absent", f"--output={tmp_path / 's'}"]
+    assert "pass --overwrite" in _prepare(*command)
+    assert "no WFDB records" in _prepare(*command, "--overwrite")
+
+
+@pytest.mark.parametrize("output", ["raw", "raw/../raw", ".", "raw/set", "link"])
+def test_source_and_output_inside_each_other_are_refused(tmp_path, output):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "RECORDS").write_text("a\n")
+    (tmp_path / "link").symlink_to(tmp_path / "raw")
+    command = ["wfdb", f"--source={tmp_path / 'raw'}", "--overwrite"]
+    message = _prepare(*command, f"--output={tmp_path / output}")
+    assert "overlap; choose an output outside" in message
+    found = sorted(path.name for path in tmp_path.rglob("*"))
+    assert found == ["RECORDS", "link", "raw"]
+
+
+@pytest.mark.parametrize("error", [PrepareError, PermissionError])
+def test_failures_to_plan_for_end_in_one_line_and_mistakes_of_ours_do_not(
+    tmp_path, monkeypatch, error
+):
+    def fail(*args, **kwargs):
+        raise error("what happened")
+
+    monkeypatch.setattr(prepare, "prepare_dataset", fail)
+    command = ["synthetic", f"--output={tmp_path / 's'}"]
+    assert _prepare(*command) == "prepare: what happened"
+    error = ValueError
+    with pytest.raises(ValueError):
+        _prepare(*command)
+
+
+def test_what_a_table_does_not_say_is_printed(tmp_path, capsys):
+    np.save(tmp_path / "0.npy", _ecgs(1)[0])
+    (tmp_path / "table.csv").write_text("path,age\n0.npy,50\n")
+    command = ["manifest", f"--source={tmp_path / 'table.csv'}", "--unit=mV"]
+    command += ["--source-rate=100", f"--leads={','.join(LEADS)}"]
+    assert _prepare(*command, f"--output={tmp_path / 's'}") == ""
+    printed = capsys.readouterr().out
+    assert (
+        "no column 'patient'" in printed and "attributes, as they are: age" in printed
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs an affinity mask")
+def test_the_default_is_a_worker_for_each_core_that_may_be_used():
+    args = prepare.make_parser().parse_args(["synthetic", "--output=s"])
+    assert args.workers == len(os.sched_getaffinity(0))
 
 
 def _children(pid):

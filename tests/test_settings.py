@@ -1,13 +1,14 @@
 """Mappings to dataclasses: what is accepted, and messages with the full key path."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import pytest
 from ml_collections import ConfigDict
 
-from ecgssl_jax.settings import ConfigError, build, near
+from ecgssl_jax.settings import ConfigError, build, changes, near
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,3 +148,19 @@ def test_near_suggests_a_name_only_where_one_is_close():
     assert near("widht", ["width", "depth"]) == "; did you mean 'width'?"
     assert near("foo", ["width", "depth"]) == "; known are depth, width"
     assert near(None, ["width"]) == "; known are width"
+
+
+def test_changes_name_every_setting_that_differs():
+    before = {"steps": 3, "optim": {"rate": [1, 2], "clip": None}, "gone": 1}
+    after = {"steps": 4, "optim": {"rate": (1, 2), "clip": 1.0}, "new": "x"}
+    assert list(changes(before, after)) == [
+        "config.steps: 3 -> 4",
+        "config.optim.clip: None -> 1.0",
+        "config.gone: 1 -> None",
+        "config.new: None -> 'x'",
+    ]
+
+
+def test_a_config_has_not_changed_by_being_read_from_json():
+    config = {"table": ((1, 2), (3, 4)), "inner": {"pair": (0.1, None)}}
+    assert list(changes(json.loads(json.dumps(config)), config)) == []

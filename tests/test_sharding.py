@@ -57,6 +57,13 @@ def test_batch_must_split_over_the_data_and_fsdp_axes():
         sharding.check_batch(10, mesh)
 
 
+def test_every_micro_batch_must_split():
+    mesh = _mesh(2, 2, 2)
+    sharding.check_batch(24, mesh, accumulate=3)
+    with pytest.raises(ConfigError, match="20 rows .* 3 micro-b.* a multiple of 12"):
+        sharding.check_batch(20, mesh, accumulate=3)
+
+
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])
 def test_one_process_provides_all_rows(sizes):
     spec = sharding.batch_sharding(_mesh(*sizes))

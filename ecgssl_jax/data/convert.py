@@ -6,14 +6,17 @@ import hashlib
 import numpy as np
 
 from ecgssl_jax.data.quality import (
+    KEEP,
     REJECT,
+    REPAIR,
     Finding,
     Thresholds,
     assess,
-    interpolate,
+    check_end,
 )
 from ecgssl_jax.data.record import Record, RecordError
 from ecgssl_jax.data.resample import resample
+from ecgssl_jax.data.stretches import gap_lengths, interpolate, present_length
 from ecgssl_jax.leads import LEADS
 
 
@@ -78,20 +81,47 @@ def convert(
     """All usable windows of a record, and everything found in it.
 
     The record is resampled as a whole, so that windows have no filter's edges
-    inside it, but judged at its own rate, where its faults are.
+    inside it, but judged at its own rate, where its faults are. Every window either
+    is returned or has exactly one REJECT among the findings.
     """
     _check_record(record)
     if not np.isfinite(record.ecg).all():
         present = np.where(np.isfinite(record.ecg), record.ecg, np.nan)
         record = dataclasses.replace(record, ecg=present)
+    findings = check_end(record)
+    findings += [
+        Finding(record=record.id, finding=name, decision=KEEP, detail=detail)
+        for name, detail in record.remarks.items()
+    ]
+    record = dataclasses.replace(record, ecg=record.ecg[: present_length(record.ecg)])
+    # Found in the whole record: a gap across the edge of two windows is one gap.
+    gaps = gap_lengths(np.isnan(record.ecg))
     ecg = arrange_leads(dataclasses.replace(record, ecg=interpolate(record.ecg)))
     ecg = resample(ecg, record.rate, form.rate)
-    windows, findings = [], []
+    windows = []
     for offset in range(0, max(len(ecg), 1), form.length):
-        piece = ecg[offset : offset + form.length]
-        window, found = _convert_window(record, piece, offset, form, thresholds)
-        if window is not None:
-            windows.append(window)
+        start = round(offset * record.rate / form.rate)
+        stop = round((offset + form.length) * record.rate / form.rate)
+        original = dataclasses.replace(record, ecg=record.ecg[start:stop])
+        seconds = form.length / form.rate
+        verdict = assess(original, gaps[start:stop], seconds, thresholds)
+        found = list(verdict.findings)
+        if not verdict.rejected:
+            lead_valid = np.array([lead in verdict.leads for lead in LEADS])
+            piece = ecg[offset : offset + form.length] * lead_valid
+            piece, removed = _remove_offsets(piece, record.id, thresholds)
+            found += removed
+            try:
+                windows.append(_make_window(piece, lead_valid, offset, form))
+            except RecordError as error:
+                found.append(
+                    Finding(
+                        record=record.id,
+                        finding="beyond int16",
+                        decision=REJECT,
+                        detail=str(error),
+                    )
+                )
         for each in found:
             # The end of a long recording is no fault of it.
             name = "remainder" if offset and each.finding == "too short" else None
@@ -115,44 +145,39 @@ def _check_record(record: Record) -> None:
         raise RecordError(f"{record.id}: sampling rate {record.rate} Hz")
 
 
-def _convert_window(
-    record: Record,
-    piece: np.ndarray,
-    offset: int,
-    form: Format,
-    thresholds: Thresholds,
-) -> tuple[Window | None, list[Finding]]:
-    start = round(offset * record.rate / form.rate)
-    stop = round((offset + form.length) * record.rate / form.rate)
-    original = dataclasses.replace(record, ecg=record.ecg[start:stop])
-    verdict = assess(original, form.length / form.rate, thresholds)
-    findings = list(verdict.findings)
-    if verdict.rejected:
-        return None, findings
-    length = len(piece)
-    if verdict.length < len(original.ecg):
-        length = min(length, int(verdict.length * form.rate / record.rate))
-    lead_valid = np.array([lead in verdict.leads for lead in LEADS])
+def _remove_offsets(
+    ecg: np.ndarray, id: str, thresholds: Thresholds
+) -> tuple[np.ndarray, list[Finding]]:
+    """Subtracts medians beyond `thresholds.offset`: they are the electrodes'."""
+    # Without a single sample beyond it, which is the rule, no median is either.
+    if np.abs(ecg).max(initial=0) <= thresholds.offset:
+        return ecg, []
+    medians = np.median(ecg, axis=0)
+    large = np.abs(medians) > thresholds.offset
+    if not large.any():
+        return ecg, []
+    sizes = [f"{x:.1f} mV in {LEADS[i]}" for i, x in enumerate(medians) if large[i]]
+    finding = Finding(
+        record=id,
+        finding="offset",
+        decision=REPAIR,
+        detail=f"{', '.join(sizes)}: subtracted",
+    )
+    return ecg - np.where(large, medians, 0), [finding]
+
+
+def _make_window(
+    ecg: np.ndarray, lead_valid: np.ndarray, offset: int, form: Format
+) -> Window:
+    length = len(ecg)
     stored = np.zeros((form.length, len(LEADS)), np.int16)
-    try:
-        stored[:length] = quantise(piece[:length] * lead_valid, form.scale)
-    except RecordError as error:
-        findings.append(
-            Finding(
-                record=record.id,
-                finding="beyond int16",
-                decision=REJECT,
-                detail=str(error),
-            )
-        )
-        return None, findings
+    stored[:length] = quantise(ecg, form.scale)
     digest = hashlib.blake2b(stored.tobytes(), digest_size=16)
     digest.update(lead_valid.tobytes() + length.to_bytes(4, "little"))
-    window = Window(
+    return Window(
         ecg=stored,
         lead_valid=lead_valid,
         length=length,
         offset=offset,
         digest=digest.digest(),
     )
-    return window, findings

@@ -19,6 +19,7 @@ SUMS = "SHA256SUMS.txt"
 _BLOCK = 1 << 20
 _SECONDS = 60.0
 _CONNECTIONS = 8
+_BUSY = (408, 429)  # request timeout, too many requests: these pass
 
 
 class DownloadError(Exception):
@@ -114,7 +115,7 @@ def _fetch(
         except urllib.error.HTTPError as error:
             if error.code == 416:  # what is there is longer than the file
                 part.unlink(missing_ok=True)
-            elif error.code < 500:
+            elif error.code < 500 and error.code not in _BUSY:
                 raise DownloadError(f"{url}: {error}") from error
             problem = str(error)
         except (OSError, http.client.HTTPException) as error:

@@ -29,11 +29,18 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-Array = Any  # a NumPy array or a TensorFlow tensor
-Namespace = Any  # numpy or tensorflow.experimental.numpy
+from ecgssl_jax.data.mask_arithmetic import (
+    Array,
+    Namespace,
+    cast,
+    integers,
+    padded,
+    ranked,
+    step_over,
+    subsets,
+    uncovered,
+)
 
-_RESOLUTION = 2**24  # float32 numbers in [0, 1) are told apart to 24 bits
-_NEVER = 2**30  # a position that no patch has
 _DRAWS = 16  # candidates of a row, where one may leave too little context
 _LEAST_ACCEPTED = 0.5  # then no candidate suits in at most 2**-16 of the rows
 
@@ -76,15 +83,15 @@ class Random:
         sizes = self.sizes(num_patches)
         _check_uniforms(self, uniforms, sizes)
         low, high = _kept_range(self, num_patches)
-        kept = _integers(uniforms[:, :1], low, high, xp)
-        ranked = _ranked(uniforms[:, 1:], xp)
+        kept = integers(uniforms[:, :1], low, high, xp)
+        order = ranked(uniforms[:, 1:], xp)
         # One sort for both: context ascending from the left, and, counted down from
         # 2N, targets ascending from the right.
-        hidden = _cast(np.arange(num_patches, dtype=np.int32) >= kept, np.int32, xp)
-        both = xp.sort(ranked + hidden * (2 * (num_patches - ranked)), axis=-1)
+        hidden = cast(np.arange(num_patches, dtype=np.int32) >= kept, np.int32, xp)
+        both = xp.sort(order + hidden * (2 * (num_patches - order)), axis=-1)
         context = both[:, : sizes.context]
         targets = 2 * num_patches - both[:, : -sizes.target - 1 : -1]
-        return _masks(context, kept, targets[:, None], num_patches - kept, xp)
+        return padded(context, kept, targets[:, None], num_patches - kept, xp)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,10 +161,10 @@ class Blocks:
         fewest, most = self._block_range(num_patches)
         gap_slots, _ = self._slots(num_patches)
 
-        kept = _integers(uniforms[:, :1], low, high, xp)
+        kept = integers(uniforms[:, :1], low, high, xp)
         masked = num_patches - kept
         fitting = xp.minimum(masked // self.min_block, most)
-        blocks = _integers(uniforms[:, 1:2], fewest, fitting, xp)
+        blocks = integers(uniforms[:, 1:2], fewest, fitting, xp)
 
         # Stars and bars: n of k + n slots are bars, and what lies between them are
         # the n + 1 gaps; likewise n - 1 bars part what the lengths exceed n
@@ -165,23 +172,23 @@ class Blocks:
         # `masked_before` masked ones.
         order = np.arange(most, dtype=np.int32)
         gap_uniforms = uniforms[:, 2 : 2 + gap_slots]
-        bars = _subsets(gap_uniforms, blocks, kept + blocks, most, xp)
+        bars = subsets(gap_uniforms, blocks, kept + blocks, most, xp)
         kept_before = bars - order
         masked_before = xp.zeros_like(kept)
         if most > 1:
             slots = masked - blocks * (self.min_block - 1) - 1
             length_uniforms = uniforms[:, 2 + gap_slots :]
-            bars = _subsets(length_uniforms, blocks - 1, slots, most - 1, xp)
+            bars = subsets(length_uniforms, blocks - 1, slots, most - 1, xp)
             starts = bars - order[1:] + 1 + order[1:] * self.min_block
             masked_before = xp.concatenate([masked_before, starts], axis=1)
 
         ends = xp.concatenate([masked_before[:, 1:], masked], axis=1)
         lengths = xp.minimum(ends, masked) - xp.minimum(masked_before, masked)
-        context = _step_over(kept_before, lengths, sizes.context, xp)
+        context = step_over(kept_before, lengths, sizes.context, xp)
         previous = xp.concatenate([xp.zeros_like(kept), kept_before[:, :-1]], axis=1)
         gaps = kept_before - previous
-        targets = _step_over(masked_before, gaps, sizes.target, xp)
-        return _masks(context, kept, targets[:, None], masked, xp)
+        targets = step_over(masked_before, gaps, sizes.target, xp)
+        return padded(context, kept, targets[:, None], masked, xp)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -273,10 +280,10 @@ class Multiblock:
         """Target length, M starts, context start and end; uniforms [..., M + 3]."""
         shortest, longest = _count_range(self, "target_scale", num_patches)
         narrowest, widest = _count_range(self, "context_scale", num_patches)
-        length = _integers(uniforms[..., :1], shortest, longest, xp)
-        starts = _integers(uniforms[..., 3:], 0, num_patches - length, xp)
-        context = _integers(uniforms[..., 1:2], narrowest, widest, xp)
-        start = _integers(uniforms[..., 2:3], 0, num_patches - context, xp)
+        length = integers(uniforms[..., :1], shortest, longest, xp)
+        starts = integers(uniforms[..., 3:], 0, num_patches - length, xp)
+        context = integers(uniforms[..., 1:2], narrowest, widest, xp)
+        start = integers(uniforms[..., 2:3], 0, num_patches - context, xp)
         return length, starts, start, start + context
 
     def sample(
@@ -290,10 +297,10 @@ class Multiblock:
         if draws.shape[1] == 1:
             length, starts, start, end = (value[:, 0] for value in draw)
         else:
-            kept = _uncovered(*draw, xp)[-1]
-            accepted = _cast(kept >= self.min_keep, np.int32, xp)  # [B, R, 1]
+            kept = uncovered(*draw, xp)[-1]
+            accepted = cast(kept >= self.min_keep, np.int32, xp)  # [B, R, 1]
             found = xp.cumsum(accepted, axis=1, dtype=np.int32)
-            first = accepted * _cast(found == 1, np.int32, xp)
+            first = accepted * cast(found == 1, np.int32, xp)
             none = 1 - xp.minimum(found[:, -1], 1)  # [B, 1]
             length, starts, start, end = (
                 xp.sum(value * first, axis=1, dtype=np.int32) + value[:, 0] * none
@@ -306,10 +313,10 @@ class Multiblock:
             context = start + np.arange(sizes.context, dtype=np.int32)
             kept = end - start
         else:
-            before, covered, kept = _uncovered(length, starts, start, end, xp)
-            context = start + _step_over(before, covered, sizes.context, xp)
+            before, covered, kept = uncovered(length, starts, start, end, xp)
+            context = start + step_over(before, covered, sizes.context, xp)
         targets = starts[:, :, None] + np.arange(sizes.target, dtype=np.int32)
-        return _masks(context, kept, targets, length, xp)
+        return padded(context, kept, targets, length, xp)
 
 
 KINDS = {cls.kind: cls for cls in (Multiblock, Blocks, Random)}
@@ -340,108 +347,12 @@ def _hint(name, known) -> str:
     return f"{guess} Known: {', '.join(known)}"
 
 
-# --- Arithmetic, the same for both namespaces ---------------------------------------
-
-
-def _cast(array: Array, dtype: Any, xp: Namespace) -> Array:
-    return xp.asarray(array, dtype=dtype)
-
-
-def _integers(uniforms: Array, low: int, high: int | Array, xp: Namespace) -> Array:
-    """int32, uniform on low .. high, both included.
-
-    In float64 the product of a float32 below 1 and a count is exact: it cannot round
-    up to the count, and each integer gets its share to the resolution of float32.
-    """
-    count = _cast(high - low + 1, np.float64, xp)
-    scaled = xp.floor(_cast(uniforms, np.float64, xp) * count)
-    return _cast(scaled, np.int32, xp) + low
-
-
-def _ranked(uniforms: Array, xp: Namespace, slots: Array | None = None) -> Array:
-    """Positions [B, S] int32 of uniforms [B, S], from the smallest to the largest.
-
-    Those from `slots` [B, 1] on come last; equal uniforms come in their order.
-    """
-    position = np.arange(uniforms.shape[1])
-    width = 1 << int(position[-1]).bit_length()
-    key = _cast(uniforms * np.float32(_RESOLUTION), np.int64, xp)
-    if slots is not None:
-        beyond = position.astype(np.int32) >= slots
-        key = key + _cast(beyond, np.int64, xp) * _RESOLUTION
-    # One sort of numbers that carry their position is cheaper than an argsort.
-    packed = xp.sort(key * width + position, axis=-1)
-    return _cast(packed & (width - 1), np.int32, xp)
-
-
-def _subsets(
-    uniforms: Array, size: Array, slots: Array, most: int, xp: Namespace
-) -> Array:
-    """Uniform subsets of `size` <= `most` of the first `slots` positions, [B, 1] each.
-
-    uniforms: [B, S]. Returns [B, most] int32: `size` positions, ascending, then
-    _NEVER.
-    """
-    chosen = _ranked(uniforms, xp, slots)[:, :most]
-    beyond = _cast(np.arange(most, dtype=np.int32) >= size, np.int32, xp)
-    return xp.sort(chosen * (1 - beyond) + _NEVER * beyond, axis=-1)
-
-
-def _step_over(before: Array, lengths: Array, count: int, xp: Namespace) -> Array:
-    """The first `count` positions outside n disjoint runs; [B, count] int32.
-
-    Run i is `lengths` [B, n] long and has `before` [B, n] positions outside all runs
-    ahead of it.
-    """
-    index = np.arange(count, dtype=np.int32)
-    passed = _cast(before[:, :, None] <= index, np.int32, xp)
-    return index + xp.sum(passed * lengths[:, :, None], axis=1, dtype=np.int32)
-
-
-def _uncovered(
-    length: Array, starts: Array, start: Array, end: Array, xp: Namespace
-) -> tuple[Array, Array, Array]:
-    """What target blocks leave of the context block start .. end.
-
-    length, start, end [..., 1], starts [..., M]. Returns for each of M disjoint runs
-    of covered patches, from left to right, the uncovered patches before it and its
-    length, [..., M] each, and the count of all uncovered patches [..., 1].
-    """
-    starts = xp.sort(starts, axis=-1)
-    # Blocks of one length end in the order in which they start.
-    previous = xp.concatenate([start, starts[..., :-1] + length], axis=-1)
-    first = xp.maximum(xp.maximum(starts, previous), start)
-    covered = xp.maximum(xp.minimum(starts + length, end) - first, 0)
-    through = xp.cumsum(covered, axis=-1, dtype=np.int32)
-    return first - start - (through - covered), covered, end - start - through[..., -1:]
-
-
-def _masks(
-    context: Array, kept: Array, targets: Array, lengths: Array, xp: Namespace
-) -> dict[str, Array]:
-    """Padding made 0; [B, K], [B, 1], [B, M, L], [B, 1]."""
-    context, context_valid = _pad(context, kept, xp)
-    targets, targets_valid = _pad(targets, lengths[:, None], xp)
-    return {
-        "context": context,
-        "context_valid": context_valid,
-        "targets": targets,
-        "targets_valid": targets_valid,
-    }
-
-
-def _pad(indices: Array, count: Array, xp: Namespace) -> tuple[Array, Array]:
-    order = np.arange(indices.shape[-1], dtype=np.int32)
-    valid = xp.zeros_like(indices) + order < count
-    return indices * _cast(valid, np.int32, xp), valid
-
-
 @functools.lru_cache(maxsize=64)
 def _acceptance(masks: Multiblock, num_patches: int) -> float:
     """Share of draws that leave `min_keep` context patches, from 4,096 of them."""
     shape = (4096, masks.num_targets + 3)
     uniforms = np.random.default_rng(0).random(shape, dtype=np.float32)
-    kept = _uncovered(*masks._draw(uniforms, num_patches, np), np)[-1]
+    kept = uncovered(*masks._draw(uniforms, num_patches, np), np)[-1]
     return float(np.mean(kept >= masks.min_keep))
 
 

@@ -158,45 +158,31 @@ class Pipeline:
         self, tf, failures: list[Exception]
     ) -> Callable[[Any, Any, Any], dict[str, Any]]:
         """A TensorFlow function: places in `records`, records, starts -> crops."""
-        crop, samples = self.data.crop, self.prepared.length
-        leads = len(self.prepared.leads)
+        crop, leads = self.data.crop, len(self.prepared.leads)
 
         if self.data.cache == "device":
             return lambda place, record, start: {
                 "row": tf.cast(place, tf.int32),
                 "start": start,
             }
+        memory = self.prepared.load() if self.data.cache == "host" else None
 
-        def crops(words, first):
-            """[rows * samples, words of 8 bytes] at `first` [B'] -> [B', T, C]."""
-            wanted = first[:, None] + tf.range(crop, dtype=tf.int64)
-            picked = tf.bitcast(tf.gather(words, wanted), tf.int16)
-            return tf.reshape(picked, [-1, crop, leads])
-
-        if self.data.cache == "host":
-            words = tf.constant(_as_words(self.prepared.load()))
-
-            def from_memory(place, record, start):
-                return {
-                    "ecg": crops(words, record * samples + tf.cast(start, tf.int64))
-                }
-
-            return from_memory
-
-        def read(rows: np.ndarray) -> np.ndarray:
+        def fetch(records: np.ndarray, starts: np.ndarray) -> np.ndarray:
             try:
-                return _as_words(self.prepared.read(rows))
+                if memory is not None:
+                    return cut(memory, records, starts, crop)
+                signals = self.prepared.read(records)
+                return cut(signals, np.arange(len(records)), starts, crop)
             except Exception as error:
                 failures.append(error)
                 raise
 
-        def from_disk(place, record, start):
-            words = tf.numpy_function(read, [record], tf.int64)
-            words.set_shape([None, leads // 4])
-            first = tf.range(tf.size(record, tf.int64)) * samples
-            return {"ecg": crops(words, first + tf.cast(start, tf.int64))}
+        def from_host(place, record, start):
+            ecg = tf.numpy_function(fetch, [record, start], tf.int16, stateful=False)
+            ecg.set_shape([*record.shape, crop, leads])
+            return {"ecg": ecg}
 
-        return from_disk
+        return from_host
 
 
 def _closing(
@@ -229,14 +215,24 @@ def import_tensorflow() -> Any:
     return tf
 
 
-def _as_words(signals: np.ndarray) -> np.ndarray:
-    """[n, T, C] int16 -> [n * T, C / 4] int64: gathers copy words faster."""
+def cut(
+    signals: np.ndarray, rows: np.ndarray, starts: np.ndarray, crop: int
+) -> np.ndarray:
+    """Crops [B, crop, C] that begin at `starts` [B] of `rows` [B] of [R, T, C]."""
     records, samples, leads = signals.shape
-    return np.ascontiguousarray(signals.reshape(records * samples, leads)).view("i8")
+    flat = signals.reshape(records, samples * leads)
+    # One axis of samples and leads, so that a crop is one run of memory to copy.
+    windows = np.lib.stride_tricks.sliding_window_view(flat, crop * leads, axis=1)
+    return windows[rows, starts * leads].reshape(-1, crop, leads)
 
 
-def select_records(prepared: PreparedSet, folds: tuple[int, ...] | None) -> np.ndarray:
-    """Rows of the set in these folds: [R] int64.
+def select_records(
+    prepared: PreparedSet,
+    folds: tuple[int, ...] | None,
+    *,
+    path: str = "config.data.folds",
+) -> np.ndarray:
+    """Rows of the set in these folds, None for all: [R] int64.
 
     Raises:
       ConfigError: a fold that the set does not have.
@@ -247,8 +243,8 @@ def select_records(prepared: PreparedSet, folds: tuple[int, ...] | None) -> np.n
     missing = sorted(set(folds) - set(fold.tolist()))
     if missing:
         raise ConfigError(
-            f"config.data.folds: {prepared.name} has no fold {missing}, only "
-            f"{sorted(set(fold.tolist()))}"
+            f"{path}: {prepared.name} has no fold {missing}, only "
+            f"{sorted(set(fold.tolist()))} (-1 stands for none)"
         )
     return np.flatnonzero(np.isin(fold, folds))
 

@@ -25,6 +25,7 @@ from ecgssl_jax.data import example
 
 VERSION = "1.0.0"
 METADATA = "metadata.json"
+MARKER = f"{VERSION}/{METADATA}"  # what every prepared set holds
 INDEX = "index.parquet"
 QUALITY = "quality.csv"
 # 32 records of 12 x 5000 samples stay in the CPU's cache between the reader and
@@ -190,7 +191,9 @@ def open_prepared(path: str | Path) -> PreparedSet:
 
     Raises:
       FileNotFoundError: there is none; names the command that prepares it.
-      DamagedSetError: files missing or changed since the set was written.
+      DamagedSetError: metadata or index missing or changed since the set was
+        written, or a shard missing or of another size; its records are checked when
+        they are read. The other files, which nothing here reads, are not looked at.
     """
     path = Path(path)
     directory = path if path.name == VERSION else path / VERSION

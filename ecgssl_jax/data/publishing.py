@@ -8,43 +8,44 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+class PrepareError(Exception):
+    """A failure to plan for: another process is preparing, a worker was killed."""
+
+
 @contextlib.contextmanager
-def building_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
+def building_folder(
+    output: Path, *, marker: str, overwrite: bool = False, wait: bool = False
+) -> Iterator[Path]:
     """Yields a scratch folder that becomes `output` if the block succeeds.
 
     It stands beside `output`, hidden, so that one rename publishes it. If the
     block fails it is removed; what a killed process leaves there, the next one
     removes.
 
+    Args:
+      output: the folder to publish.
+      marker: a file that every folder holds that may be replaced.
+      overwrite: replace `output` if it is empty or holds `marker`.
+      wait: while another process is building `output`, wait for it.
+
     Raises:
-      FileExistsError: `output` exists and `overwrite` is not given.
-      RuntimeError: another process is building `output` at this moment.
+      FileExistsError: `output` exists, and `overwrite` is not given or not enough.
+      PrepareError: another process is building `output` at this moment.
     """
     building = output.with_name(f".{output.name}.incomplete")
     replaced = output.with_name(f".{output.name}.replaced")
     output.parent.mkdir(parents=True, exist_ok=True)
-    if replaced.exists() and not output.exists():
-        # Killed between the two renames below: the old set is still the set.
-        replaced.rename(output)
-    if output.exists() and not overwrite:
-        raise FileExistsError(
-            f"{output} exists already; pass --overwrite to replace it, or choose "
-            "another --output"
-        )
-    building.mkdir(exist_ok=True)
-    # The kernel drops the lock with the process, however that ends.
-    lock = os.open(building, os.O_RDONLY)
-    try:
+    with _locked(building, output, wait):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RuntimeError(
-                f"another process is preparing {output}; wait for it or end it first"
-            ) from None
-        try:
+            if replaced.exists() and not output.exists():
+                # Killed between the two renames below: the old set is still the set.
+                replaced.rename(output)
+            check_output(output, marker, overwrite)
             _empty(building)
             yield building
             _sync(building)
+            # What has appeared there meanwhile did not come from here.
+            check_output(output, marker, overwrite)
             if output.exists():
                 shutil.rmtree(replaced, ignore_errors=True)
                 output.rename(replaced)
@@ -53,8 +54,45 @@ def building_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
             shutil.rmtree(building, ignore_errors=True)
             raise
         shutil.rmtree(replaced, ignore_errors=True)
-    finally:
-        os.close(lock)
+
+
+@contextlib.contextmanager
+def _locked(building: Path, output: Path, wait: bool) -> Iterator[None]:
+    """Makes the folder and holds its lock, which ends with the process at the latest."""
+    while True:
+        building.mkdir(exist_ok=True)
+        lock = os.open(building, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise PrepareError(
+                    f"another process is preparing {output}; wait for it or end it "
+                    "first"
+                ) from None
+            # Not so if the folder was published or removed before the lock came.
+            if building.exists() and os.path.samestat(os.fstat(lock), building.stat()):
+                yield
+                return
+        finally:
+            os.close(lock)
+
+
+def check_output(output: Path, marker: str, overwrite: bool) -> None:
+    """Raises FileExistsError unless `building_folder` may publish there."""
+    if not output.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(
+            f"{output} exists already; pass --overwrite to replace it, or choose "
+            "another --output"
+        )
+    is_empty = output.is_dir() and not any(output.iterdir())
+    if not is_empty and not (output / marker).exists():
+        raise FileExistsError(
+            f"{output} is no prepared set, for it has no {marker}: --overwrite does "
+            "not replace it. Choose another --output, or remove it yourself"
+        )
 
 
 def _empty(folder: Path) -> None:

@@ -1,17 +1,19 @@
 """The quality pass: what is wrong with a recording, and what to do about it.
 
 Each check is a function of a record and of `Thresholds`, and returns findings.
-`assess` runs them all in order; from `check_amplitude` on they expect a record
-without gaps whose leads have a median of zero. Nothing is changed here: a finding
-names the leads that must not be used, or rejects the record, and the caller obeys.
+`assess` runs those that judge a window in order; from `check_amplitude` on they
+expect a record without gaps whose leads have a median of zero. Nothing is changed
+here: a finding names the leads that must not be used, or rejects the record, and the
+caller obeys.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ecgssl_jax.data.record import Record
+from ecgssl_jax.data.stretches import interpolate, present_length, quiet_stretches
 from ecgssl_jax.leads import LEADS
 
 KEEP, REPAIR, REJECT = "keep", "repair", "reject"
@@ -30,10 +32,12 @@ class Thresholds:
       min_length: shortest usable piece, as a share of the window.
       flat: a lead with less than this between its extremes is flat, mV. An
         electrode's noise alone is about as large (smallest real lead: 0.13).
-      flat_stretch: constant for longer than this is reported, seconds: longer
-        than the pause between two beats at 30 per minute (largest but for two
-        failed electrodes: 0.84).
-      flat_share: constant for more than this share of the record is flat.
+      flat_stretch: a lead that is flat for this long is reported, seconds: the
+        pause between two beats at 30 per minute.
+      flat_share: flat for more than this share of the record is a flat lead.
+      offset: a median farther from zero is an electrode's offset and subtracted,
+        mV. Filters take it out of most recordings (largest but for a loose
+        electrode: 9.8).
       amplitude: largest plausible deviation from a lead's median, mV. QRS
         complexes reach about 8 mV in extreme hypertrophy.
       amplitude_share: of the samples that may exceed it, as pacing spikes do
@@ -61,6 +65,7 @@ class Thresholds:
     flat: float = 0.02
     flat_stretch: float = 2.0
     flat_share: float = 0.5
+    offset: float = 10.0
     amplitude: float = 10.0
     amplitude_share: float = 0.01
     clip_level: float = 1.0
@@ -108,81 +113,67 @@ class Verdict:
     """The findings of a record, and what is left of it.
 
     Attributes:
-      findings: all of them; one REJECT among them rejects the record.
+      findings: all of them, up to the first REJECT, which rejects the record.
       leads: the leads that can be used.
-      length: samples before a missing end.
     """
 
     findings: tuple[Finding, ...]
     leads: tuple[str, ...]
-    length: int
 
     @property
     def rejected(self) -> bool:
         return any(finding.decision == REJECT for finding in self.findings)
 
 
-def assess(record: Record, seconds: float, thresholds: Thresholds) -> Verdict:
-    """All checks of a record that should last `seconds`."""
-    length = present_length(record)
-    findings = check_end(record)
-    record = dataclasses.replace(record, ecg=record.ecg[:length])
-    findings += check_length(record, seconds, thresholds)
-    had = len(record.leads)
-    checks = (
-        check_missing_leads,
-        check_gaps,
-        check_amplitude,
-        check_flat,
-        lambda record, thresholds: check_lead_count(record, had, thresholds),
-        check_clipping,
-        check_limb_leads,
-        check_ranges,
-    )
-    for check in checks:
+def assess(
+    record: Record, gaps: np.ndarray, seconds: float, thresholds: Thresholds
+) -> Verdict:
+    """Judges a record, or the window of one, that should last `seconds`.
+
+    Args:
+      record: what is to be judged; NaN where a sample is missing.
+      gaps: [T, C] `gap_lengths`; a window's gaps may go on beyond its edges.
+      seconds: the length it should have.
+      thresholds: where a check speaks up.
+    """
+    findings = []
+    for finding in _check(record, gaps, seconds, thresholds):
+        findings.append(finding)
         # What a rejected record has besides is not worth the confusion.
-        if any(finding.decision == REJECT for finding in findings):
+        if finding.decision == REJECT:
             break
-        found = check(record, thresholds)
-        findings += found
-        record = without_leads(record, {x for each in found for x in each.leads})
-        if check is check_gaps:
-            record = dataclasses.replace(record, ecg=centre(record.ecg))
-    return Verdict(findings=tuple(findings), leads=record.leads, length=length)
+    leads = without_leads(record, findings).leads
+    return Verdict(findings=tuple(findings), leads=leads)
 
 
-def present_length(record: Record) -> int:
-    """Samples up to the last one that any lead has."""
-    (present,) = np.nonzero(~np.isnan(record.ecg).all(axis=1))
-    return int(present[-1]) + 1 if len(present) else 0
+def _check(
+    record: Record, gaps: np.ndarray, seconds: float, thresholds: Thresholds
+) -> Iterator[Finding]:
+    had = len(record.leads)
+    yield from check_length(record, seconds, thresholds)
+    yield from (missing := check_missing_leads(record))
+    yield from check_gaps(record, gaps, thresholds)
+    record = without_leads(record, missing)
+    record = dataclasses.replace(record, ecg=centre(record.ecg))
+    yield from (implausible := check_amplitude(record, thresholds))
+    record = without_leads(record, implausible)
+    yield from (flat := check_flat(record, thresholds))
+    record = without_leads(record, flat)
+    yield from check_lead_count(record, had, thresholds)
+    yield from check_clipping(record, thresholds)
+    yield from check_limb_leads(record, thresholds)
+    yield from check_ranges(record, thresholds)
 
 
-def without_leads(record: Record, leads: Iterable[str]) -> Record:
-    """The record without some of its leads."""
-    gone = set(leads)
+def without_leads(record: Record, findings: Sequence[Finding]) -> Record:
+    """The record without the leads that findings name."""
+    gone = {lead for finding in findings for lead in finding.leads}
     if not gone:
         return record
     keep = [i for i, lead in enumerate(record.leads) if lead not in gone]
     return dataclasses.replace(
         record, ecg=record.ecg[:, keep], leads=tuple(record.leads[i] for i in keep)
     )
-
-
-def interpolate(ecg: np.ndarray) -> np.ndarray:
-    """[T, C] with missing samples on straight lines between their neighbours.
-
-    Ends continue the nearest sample; a lead without any sample becomes zero.
-    """
-    missing = np.isnan(ecg)
-    if not missing.any():
-        return ecg
-    ecg = ecg.copy()
-    time = np.arange(len(ecg))
-    for lead in np.nonzero(missing.any(axis=0))[0]:
-        gap = missing[:, lead]
-        there = ecg[~gap, lead]
-        ecg[gap, lead] = np.interp(time[gap], time[~gap], there) if there.size else 0
-    return ecg
 
 
 def centre(ecg: np.ndarray) -> np.ndarray:
@@ -193,7 +184,7 @@ def centre(ecg: np.ndarray) -> np.ndarray:
 
 def check_end(record: Record) -> list[Finding]:
     """An end that no lead has: the record is shortened."""
-    length, total = present_length(record), len(record.ecg)
+    length, total = present_length(record.ecg), len(record.ecg)
     if length == total:
         return []
     detail = f"{(total - length) / record.rate:.2f} s without any sample at the end"
@@ -205,7 +196,8 @@ def check_length(
 ) -> list[Finding]:
     """Shorter than expected: padded if at least a share of it is there."""
     found = len(record.ecg) / record.rate
-    if found >= seconds or round(found * record.rate) >= round(seconds * record.rate):
+    # A length in seconds need not be one in whole samples.
+    if len(record.ecg) > seconds * record.rate - 1:
         return []
     detail = f"{found:.2f} s, expected {seconds:g} s"
     if found < thresholds.min_length * seconds:
@@ -213,7 +205,7 @@ def check_length(
     return [_optional(record, "short", detail, thresholds)]
 
 
-def check_missing_leads(record: Record, thresholds: Thresholds) -> list[Finding]:
+def check_missing_leads(record: Record) -> list[Finding]:
     """Leads of the record without a single sample."""
     empty = np.isnan(record.ecg).all(axis=0)
     if not empty.any():
@@ -223,21 +215,27 @@ def check_missing_leads(record: Record, thresholds: Thresholds) -> list[Finding]
     return [_finding(record, "missing lead", REPAIR, detail, leads)]
 
 
-def check_gaps(record: Record, thresholds: Thresholds) -> list[Finding]:
-    """Runs of missing samples: short ones are interpolated, long ones reject."""
-    missing = np.isnan(record.ecg)
-    if not missing.any():
+def check_gaps(
+    record: Record, gaps: np.ndarray, thresholds: Thresholds
+) -> list[Finding]:
+    """Runs of missing samples: short ones are interpolated, long ones reject.
+
+    Leads without a single sample are left to `check_missing_leads`.
+    """
+    missing = gaps > 0
+    partly = missing.any(axis=0) & ~missing.all(axis=0)
+    if not partly.any():
         return []
-    longest = longest_runs(missing) / record.rate
-    share = missing.mean(axis=0)
-    leads = _leads(record, missing.any(axis=0))
+    longest = gaps[:, partly].max() / record.rate
+    share = missing[:, partly].mean(axis=0).max()
     detail = (
-        f"{missing.sum()} samples missing in {', '.join(leads)}, at most "
-        f"{1000 * longest.max():.0f} ms in a row, {share.max():.1%} of a lead"
+        f"{missing[:, partly].sum()} samples missing in "
+        f"{', '.join(_leads(record, partly))}, at most {1000 * longest:.0f} ms in a "
+        f"row, {share:.1%} of a lead"
     )
     # Half a sample of tolerance: a rate need not divide the limit.
-    too_long = longest.max() > thresholds.max_gap + 0.5 / record.rate
-    if too_long or share.max() > thresholds.max_missing:
+    too_long = longest > thresholds.max_gap + 0.5 / record.rate
+    if too_long or share > thresholds.max_missing:
         return [_finding(record, "long gap", REJECT, detail)]
     return [_finding(record, "short gap", REPAIR, detail)]
 
@@ -285,22 +283,22 @@ def check_flat(record: Record, thresholds: Thresholds) -> list[Finding]:
     if not record.leads:
         return []
     spans = np.ptp(record.ecg, axis=0)
-    still = np.diff(record.ecg, axis=0) == 0
-    runs = longest_runs(still) / record.rate
+    window = round(thresholds.flat_stretch * record.rate)
+    runs = quiet_stretches(record.ecg, window, thresholds.flat) / record.rate
     total = len(record.ecg) / record.rate
     flat = (spans < thresholds.flat) | (runs > thresholds.flat_share * total)
     findings = []
     if flat.any():
         leads = _leads(record, flat)
         detail = "; ".join(
-            f"{lead} spans {1000 * span:.3g} uV, constant for {run:.2f} s"
+            f"{lead} spans {1000 * span:.3g} uV, flat for {run:.2f} s"
             for lead, span, run in zip(leads, spans[flat], runs[flat], strict=True)
         )
         findings.append(_finding(record, "flat lead", REPAIR, detail, leads))
-    stretch = ~flat & (runs > thresholds.flat_stretch)
+    stretch = ~flat & (runs > 0)
     if stretch.any():
         names = ", ".join(_leads(record, stretch))
-        detail = f"{names} constant for {runs[stretch].max():.2f} s"
+        detail = f"{names} flat for {runs[stretch].max():.2f} s"
         findings.append(_optional(record, "flat stretch", detail, thresholds))
     return findings
 
@@ -386,15 +384,6 @@ def check_ranges(record: Record, thresholds: Thresholds) -> list[Finding]:
         "amplitudes are lost"
     )
     return [_optional(record, "equal ranges", detail, thresholds)]
-
-
-def longest_runs(mask: np.ndarray) -> np.ndarray:
-    """[C] length of the longest run of True in each column of [T, C]."""
-    if not len(mask):
-        return np.zeros(mask.shape[1])
-    time = np.arange(len(mask))[:, None]
-    last_false = np.maximum.accumulate(np.where(mask, -1, time), axis=0)
-    return (time - last_false).max(axis=0)
 
 
 def _leads(record: Record, chosen) -> tuple[str, ...]:

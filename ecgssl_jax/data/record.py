@@ -27,6 +27,8 @@ class Record:
         here are unknown for this record.
       text: report or diagnoses, empty where there is none.
       attributes: further columns of the source, JSON-serialisable.
+      remarks: finding -> detail, of what the reader met and kept; for the quality
+        report.
     """
 
     id: str
@@ -38,3 +40,4 @@ class Record:
     labels: Mapping[str, float] = dataclasses.field(default_factory=dict)
     text: str = ""
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    remarks: Mapping[str, str] = dataclasses.field(default_factory=dict)

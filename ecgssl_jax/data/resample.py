@@ -15,12 +15,6 @@ _TRANSITION = 0.1
 _ATTENUATION_DB = 60.0
 
 
-def resampled_length(length: int, rate: float, target: float) -> int:
-    """Samples that `length` samples at `rate` Hz become at `target` Hz."""
-    ratio = _ratio(rate, target)
-    return -(-length * ratio.numerator // ratio.denominator)
-
-
 def resample(ecg: np.ndarray, rate: float, target: float) -> np.ndarray:
     """The signal at another rate: a polyphase linear-phase FIR filter.
 
@@ -37,7 +31,7 @@ def resample(ecg: np.ndarray, rate: float, target: float) -> np.ndarray:
       [ceil(T * target / rate), C] of the same dtype.
     """
     ratio = _ratio(rate, target)
-    if ratio == 1:
+    if ratio == 1 or len(ecg) == 0:
         return ecg
     up, down = ratio.numerator, ratio.denominator
     coefficients = _lowpass(up, down).astype(ecg.dtype)

@@ -1,5 +1,6 @@
 """The files of a prepared set: shards, index, metadata."""
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,23 @@ from ecgssl_jax.leads import LEADS
 # One record per chunk and no compression: a random read is one copy, and the
 # checksum that array_record keeps of every chunk is that of one record.
 WRITER_OPTIONS = "group_size:1,uncompressed"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Written:
+    """A shard that was written.
+
+    Attributes:
+      entry: of the shard in the metadata.
+      digests: SHA-256 of every record, one after the other.
+      sums: [3, C] int64, count, sum and sum of squares of the valid samples of each
+        lead, in int16 steps: exact, so that the statistics do not depend on how the
+        records were divided among shards.
+    """
+
+    entry: dict[str, Any]
+    digests: bytes
+    sums: np.ndarray
 
 
 def tfds_name(name: str) -> str:
@@ -33,7 +51,7 @@ def write_shard(
     shape: tuple[int, int],
     columns: Mapping[str, Sequence],
     first_row: int,
-) -> tuple[dict[str, Any], list[bytes]]:
+) -> Written:
     """Writes one shard and removes the scratch files it came from.
 
     Args:
@@ -42,13 +60,10 @@ def write_shard(
       shape: (T, C) of a signal.
       columns: the index's columns for the records of this shard.
       first_row: position of the first of them in the set.
-
-    Returns:
-      Its entry in the metadata, and the SHA-256 of every record.
     """
     from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
-    digests = []
+    digests, sums = [], np.zeros((3, shape[1]), np.int64)
     writer = array_record_module.ArrayRecordWriter(str(path), WRITER_OPTIONS)
     position = 0
     for file, rows in scratch:
@@ -60,6 +75,10 @@ def write_shard(
             message = example.encode(signals[row].tobytes(), features)
             digests.append(hashlib.sha256(message).digest())
             writer.write(message)
+            ecg = signals[row, : columns["length"][position]].astype(np.int64)
+            counts = np.full(shape[1], len(ecg))
+            moments = np.stack([counts, ecg.sum(axis=0), (ecg * ecg).sum(axis=0)])
+            sums += moments * columns["lead_valid"][position]
             position += 1
         del signals
         file.unlink()
@@ -69,7 +88,7 @@ def write_shard(
         "num_records": position,
         "num_bytes": path.stat().st_size,
     }
-    return entry, digests
+    return Written(entry=entry, digests=b"".join(digests), sums=sums)
 
 
 def _feature(name: str, value: Any) -> bytes | list[int]:

@@ -2,11 +2,21 @@
 
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
+
+from ecgssl_jax.data.publishing import PrepareError
+
+
+def usable_cores() -> int:
+    """Of the machine's cores, those that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def run_tasks(
@@ -17,6 +27,9 @@ def run_tasks(
     With one worker, or one task, everything runs in this process. Processes are
     spawned, not forked: forking a process that runs JAX or TensorFlow deadlocks.
     At most a few results per worker wait to be taken.
+
+    Raises:
+      PrepareError: a worker process was killed.
     """
     if workers <= 1 or len(arguments) <= 1:
         for each in arguments:
@@ -36,7 +49,7 @@ def run_tasks(
             while pending:
                 yield pending.pop(0).result()
         except BrokenProcessPool as error:
-            raise RuntimeError(
+            raise PrepareError(
                 "a worker process was killed, most likely for want of memory; use "
                 "fewer workers"
             ) from error

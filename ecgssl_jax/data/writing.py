@@ -12,25 +12,25 @@ import csv
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from ecgssl_jax.data import prepared, shards
-from ecgssl_jax.data.convert import Format, Window, convert
+from ecgssl_jax.data import index, prepared, shards
+from ecgssl_jax.data.convert import Format, convert
 from ecgssl_jax.data.publishing import building_folder
 from ecgssl_jax.data.quality import REJECT, Finding, Thresholds
 from ecgssl_jax.data.readers.source import Source, SourceError, Task
-from ecgssl_jax.data.record import Record, RecordError
+from ecgssl_jax.data.record import RecordError
 from ecgssl_jax.data.workers import run_tasks
 from ecgssl_jax.leads import LEADS
 
 _SHARD_BYTES = 64 * 2**20
+# A reader keeps every shard open, and processes may often open 1,024 files only.
+_MAX_SHARDS = 512
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,8 @@ class Settings:
       seconds: length of a window.
       scale: millivolts of one int16 step. One microvolt is finer than the noise
         of any electrocardiograph and leaves room for +-32 mV.
-      max_rejected: largest share of windows that may be rejected.
+      max_rejected: largest share that may be rejected, of the windows and of the
+        recordings.
       thresholds: of the quality pass.
       salt: mixed into the patients' hashes. Without a secret one, whoever knows
         the identifiers of the source can recompute the hashes.
@@ -67,19 +68,23 @@ class Settings:
 
 @dataclasses.dataclass(kw_only=True)
 class _Part:
-    """What the first pass returns for one task: its rows, less their signals.
+    """What the first pass returns for one task: its windows, less their signals.
 
-    `sums` holds, for each row, count, sum and sum of squares per lead of its
-    valid samples, in int16 steps: exact, so that the statistics do not depend
-    on how the records were divided among workers.
+    Attributes:
+      scratch: the file that has the signals.
+      columns: `index.stack_rows` of the windows.
+      digests: of the windows.
+      findings: in all recordings.
+      num_read: recordings.
+      num_empty: recordings that yielded no window.
     """
 
     scratch: Path
-    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    sums: list[np.ndarray] = dataclasses.field(default_factory=list)
+    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     digests: list[bytes] = dataclasses.field(default_factory=list)
     findings: list[Finding] = dataclasses.field(default_factory=list)
     num_read: int = 0
+    num_empty: int = 0
 
 
 def prepare_dataset(
@@ -88,6 +93,7 @@ def prepare_dataset(
     *,
     settings: Settings = Settings(),
     overwrite: bool = False,
+    wait: bool = False,
     workers: int = 1,
     report: Callable[[str], None] = print,
 ) -> prepared.PreparedSet:
@@ -98,31 +104,42 @@ def prepare_dataset(
       output: folder of the set; its last part is the set's name.
       settings: how.
       overwrite: replace a set that is there.
+      wait: while another process prepares it, wait rather than fail.
       workers: processes; 1 works in this one.
       report: receives the summary.
 
     Raises:
-      FileExistsError: there is a set already, and `overwrite` is not given.
-      SourceError: no rate given where the source has several, no record left, or
-        too many rejected. No set is written then, only `<output>.quality.csv`,
-        which names every finding.
+      FileExistsError: there is a set already, and `overwrite` is not given; or
+        something else, which is never replaced.
+      PrepareError: another process is preparing it, or a worker was killed.
+      SourceError: no rate given where the source has several, a patient in two
+        folds, no record left, or too many rejected. In the last case only
+        `<output>.quality.csv` is written, which names every finding.
     """
     output = Path(output)
+    beside = output.with_name(f"{output.name}.quality.csv")
     rate = _target_rate(source, settings)
     form = Format(
         rate=rate, length=round(settings.seconds * rate), scale=settings.scale
     )
-    with building_folder(output, overwrite=overwrite) as folder:
+    with building_folder(
+        output, marker=prepared.MARKER, overwrite=overwrite, wait=wait
+    ) as folder:
         parts = _first_pass(source, form, settings.thresholds, folder, workers)
         kept = _drop_duplicates(parts)
         findings = [finding for part in parts for finding in part.findings]
-        _check_rejections(parts, kept, findings, output, settings, report)
-        columns = _columns(parts, kept, output.name, source.labels, settings)
+        _check_rejections(parts, kept, findings, beside, settings, report)
+        columns = _columns(parts, kept)
+        index.hash_patients(columns, output.name, settings.salt)
+        index.check_folds(columns)
         version = folder / prepared.VERSION
         version.mkdir()
-        entries, digest = _second_pass(
+        written = _second_pass(
             parts, kept, columns, form, version, output.name, workers
         )
+        entries = [each.entry for each in written]
+        digest = hashlib.sha256(b"".join(each.digests for each in written))
+        sums = np.sum([each.sums for each in written], axis=0)
         shards.write_index(version / prepared.INDEX, columns)
         write_quality(version / prepared.QUALITY, findings)
         metadata = {
@@ -138,10 +155,10 @@ def prepare_dataset(
             "num_records": len(columns["length"]),
             "num_patients": int(columns["patient"].max()) + 1,
             "folds": _counts(columns["fold"]),
-            "statistics": _statistics(parts, kept, form.scale),
+            "statistics": _statistics(sums, form.scale),
             "findings": _counts(f"{x.decision}: {x.finding}" for x in findings),
             "shards": entries,
-            "records_sha256": digest,
+            "records_sha256": digest.hexdigest(),
         }
         prepared.write_metadata(version, metadata)
         shards.write_tfds_metadata(
@@ -152,6 +169,8 @@ def prepare_dataset(
             shards=entries,
             description=source.description,
         )
+    # Left by an earlier attempt that was stopped.
+    beside.unlink(missing_ok=True)
     return prepared.open_prepared(output)
 
 
@@ -189,7 +208,7 @@ def _convert_task(
     labels: Sequence[str],
     scratch: Path,
 ) -> _Part:
-    part = _Part(scratch=scratch)
+    part, rows = _Part(scratch=scratch), []
     with scratch.open("wb") as file:
         for id, reading in task():
             part.num_read += 1
@@ -197,51 +216,24 @@ def _convert_task(
                 if isinstance(reading, RecordError):
                     raise reading
                 windows, findings = convert(reading, form, thresholds)
-                rows = [_row(reading, window, labels) for window in windows]
+                rows += [index.make_row(reading, window, labels) for window in windows]
             except RecordError as error:
-                part.findings.append(
+                windows = []
+                findings = [
                     Finding(
                         record=id,
                         finding="unreadable",
                         decision=REJECT,
                         detail=str(error),
                     )
-                )
-                continue
-            part.findings.extend(findings)
-            part.rows.extend(rows)
+                ]
+            part.findings += findings
+            part.num_empty += not windows
             for window in windows:
                 file.write(window.ecg.astype("<i2").tobytes())
-                part.sums.append(_sums(window))
                 part.digests.append(window.digest)
+    part.columns = index.stack_rows(rows)
     return part
-
-
-def _row(record: Record, window: Window, labels: Sequence[str]) -> dict[str, Any]:
-    values = np.array([record.labels.get(name, np.nan) for name in labels])
-    valid = ~np.isnan(values)
-    if not np.isin(values[valid], (0, 1)).all():
-        raise RecordError(f"{record.id}: labels must be 0 or 1, found {values[valid]}")
-    return {
-        "record_id": record.id,
-        "patient": record.patient,
-        "fold": record.fold,
-        "length": window.length,
-        "offset": window.offset,
-        "lead_valid": window.lead_valid,
-        "labels": np.where(valid, values, 0).astype(np.uint8),
-        "labels_valid": valid.astype(np.uint8),
-        "text": record.text,
-        "attributes": json.dumps(
-            dict(record.attributes), ensure_ascii=False, default=str
-        ),
-    }
-
-
-def _sums(window: Window) -> np.ndarray:
-    ecg = window.ecg[: window.length].astype(np.int64)
-    count = np.full(len(LEADS), window.length)
-    return np.stack([count, ecg.sum(0), (ecg * ecg).sum(0)]) * window.lead_valid
 
 
 def _drop_duplicates(parts: Sequence[_Part]) -> list[np.ndarray]:
@@ -251,7 +243,8 @@ def _drop_duplicates(parts: Sequence[_Part]) -> list[np.ndarray]:
     for part in parts:
         rows = []
         for row, digest in enumerate(part.digests):
-            name, offset = part.rows[row]["record_id"], part.rows[row]["offset"]
+            name = part.columns["record_id"][row]
+            offset = int(part.columns["offset"][row])
             if digest in first:
                 part.findings.append(
                     Finding(
@@ -269,79 +262,63 @@ def _drop_duplicates(parts: Sequence[_Part]) -> list[np.ndarray]:
     return kept
 
 
-def _check_rejections(parts, kept, findings, output, settings, report):
+def _check_rejections(parts, kept, findings, beside, settings, report):
     """Prints the summary. Raises SourceError if too little is left."""
-    num_kept = sum(map(len, kept))
-    # Of a long recording, a window counts; what is left over at its end does not.
-    rejected = {
-        (each.record, each.offset)
+    # Every window that was left out has one of these, and so has a recording that
+    # gave none. What is left over at the end of a long recording does not count.
+    rejections = [
+        each
         for each in findings
         if each.decision == REJECT and each.finding != "remainder"
-    }
-    total = num_kept + len(rejected)
+    ]
+    num_kept, num_rejected = sum(map(len, kept)), len(rejections)
     num_read = sum(part.num_read for part in parts)
+    num_empty = sum(part.num_empty for part in parts)
     windows = f"{num_kept} windows of {settings.seconds:g} s kept"
-    lines = [f"{num_read} records read; {windows}, {len(rejected)} rejected"]
+    lines = [f"{num_read} records read; {windows}, {num_rejected} rejected"]
     counts = Counter((each.decision, each.finding) for each in findings)
     for (decision, finding), count in sorted(counts.items()):
         lines.append(f"  {decision:6}  {count:6d}  {finding}")
     report("\n".join(lines))
-    if num_kept and len(rejected) <= settings.max_rejected * total:
-        return
-    if not total:
+    if not num_read:
         raise SourceError("the source holds no records")
-    beside = output.with_name(f"{output.name}.quality.csv")
+    total = num_kept + num_rejected
+    if not num_kept or num_rejected > settings.max_rejected * total:
+        problem = f"{num_rejected} of {total} windows rejected"
+    elif num_empty > settings.max_rejected * num_read:
+        problem = f"{num_empty} of {num_read} recordings gave no window"
+    else:
+        return
     write_quality(beside, findings)
-    first = next(each for each in findings if each.decision == REJECT)
+    first = rejections[0]
     raise SourceError(
-        f"{len(rejected)} of {total} windows rejected, more than the share of "
-        f"{settings.max_rejected:g} that --max-rejected allows. The first: "
-        f"{first.record}: {first.finding}: {first.detail}. All findings are in {beside}"
+        f"{problem}, more than the share of {settings.max_rejected:g} that "
+        f"--max-rejected allows. The first: {first.record}: {first.finding}: "
+        f"{first.detail}. All findings are in {beside}"
     )
 
 
-def _columns(parts, kept, name, labels, settings) -> dict[str, Any]:
-    """The index of all kept rows, in order; patients numbered and hashed."""
-    rows = [
-        part.rows[row]
-        for part, chosen in zip(parts, kept, strict=True)
-        for row in chosen
-    ]
-    hashes = [hash_patient(name, row, settings.salt) for row in rows]
-    numbers: dict[str, int] = {}
-    for value in hashes:
-        numbers.setdefault(value, len(numbers))
-    columns: dict[str, Any] = {key: [row[key] for row in rows] for key in rows[0]}
-    columns["patient"] = np.array([numbers[value] for value in hashes], np.int32)
-    columns["patient_hash"] = hashes
-    for key in ("fold", "length", "offset"):
-        columns[key] = np.array(columns[key], np.int32)
-    for key in ("labels", "labels_valid"):
-        columns[key] = np.stack(columns[key]).reshape(len(rows), len(labels))
-    columns["lead_valid"] = np.stack(columns["lead_valid"])
-    return columns
+def _columns(parts, kept) -> dict[str, np.ndarray]:
+    """The index of all kept windows, in order."""
+    pairs = [pair for pair in zip(parts, kept, strict=True) if len(pair[1])]
+    return {
+        name: np.concatenate([part.columns[name][rows] for part, rows in pairs])
+        for name in pairs[0][0].columns
+    }
 
 
-def hash_patient(name: str, row: Mapping[str, Any], salt: str = "") -> str:
-    """16 hexadecimal digits, equal for equal patients of the set `name`.
-
-    A record whose patient is unknown counts as a patient of its own.
-    """
-    patient = row["patient"]
-    identity = f"patient:{patient}" if patient else f"record:{row['record_id']}"
-    text = f"{name}\0{salt}\0{identity}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _second_pass(parts, kept, columns, form, version, name, workers):
+def _second_pass(
+    parts, kept, columns, form, version, name, workers
+) -> list[shards.Written]:
     record_bytes = 2 * form.length * len(LEADS)
+    enough = max(_SHARD_BYTES, record_bytes * sum(map(len, kept)) // _MAX_SHARDS)
     groups: list[list[tuple[Path, np.ndarray]]] = []
-    size = _SHARD_BYTES
+    size = enough
     for part, rows in zip(parts, kept, strict=True):
         if len(rows) == 0:
             part.scratch.unlink()
             continue
-        if size >= _SHARD_BYTES:
+        if size >= enough:
             groups.append([])
             size = 0
         groups[-1].append((part.scratch, rows))
@@ -353,21 +330,16 @@ def _second_pass(parts, kept, columns, form, version, name, workers):
         piece = {key: values[start : start + count] for key, values in columns.items()}
         arguments.append((path, group, (form.length, len(LEADS)), piece, start))
         start += count
-    entries, digest = [], hashlib.sha256()
+    written = []
     with tqdm(total=start, unit="record", desc="writing") as bar:
-        for entry, digests in run_tasks(shards.write_shard, arguments, workers=workers):
-            entries.append(entry)
-            digest.update(b"".join(digests))
-            bar.update(entry["num_records"])
-    return entries, digest.hexdigest()
+        for each in run_tasks(shards.write_shard, arguments, workers=workers):
+            written.append(each)
+            bar.update(each.entry["num_records"])
+    return written
 
 
-def _statistics(parts, kept, scale: float) -> dict[str, list[float]]:
-    """Mean and standard deviation of each lead, millivolts."""
-    sums = np.zeros((3, len(LEADS)), np.int64)
-    for part, rows in zip(parts, kept, strict=True):
-        for row in rows:
-            sums += part.sums[row]
+def _statistics(sums: np.ndarray, scale: float) -> dict[str, list[float]]:
+    """Mean and standard deviation of each lead, millivolts, from `Written.sums`."""
     count, total, squares = sums.astype(np.float64)
     # A lead that no record has: mean 0 and deviation 1 leave its zeros alone.
     mean = total / np.maximum(count, 1)

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 
 from ecgssl_jax.data.prepared import PreparedSet
-from ecgssl_jax.evaluation import metrics, probes, ptbxl
-from ecgssl_jax.evaluation.online import labels_of
-from ecgssl_jax.settings import ConfigError, near
+from ecgssl_jax.evaluation import metrics, probes
+from ecgssl_jax.evaluation.labels import labels_of
+from ecgssl_jax.settings import ConfigError
 
 Protocol = Literal["linear", "attention"]
 
@@ -88,9 +88,7 @@ def question(prepared: PreparedSet, task: str, folds: Folds) -> Question:
     Raises:
       ConfigError: no labels, no such task or fold, or a part without records.
     """
-    known = ("labels", *ptbxl.TASKS)
-    if task not in known:
-        raise ConfigError(f"unknown task {task!r}{near(task, known)}")
+    found = labels_of(prepared, task)
     present = sorted(set(prepared.index["fold"].tolist()))
     missing = sorted({*folds.train, *folds.valid} - set(present))
     if missing:
@@ -100,13 +98,8 @@ def question(prepared: PreparedSet, task: str, folds: Folds) -> Question:
         raise ConfigError(
             f"{prepared.name} has no folds {missing}, only {present}; {hint}"
         )
-    rows, labels = labels_of(prepared, task)
-    valid = np.ones(labels.shape, bool)
-    classes = _classes(prepared, task, labels.shape[1])
-    if task == "labels":
-        valid = prepared.index["labels_valid"][rows].astype(bool)
-    fold = prepared.index["fold"][rows]
-    used = np.isin(fold, [*folds.train, *folds.valid]) & valid.any(axis=1)
+    fold = prepared.index["fold"][found.rows]
+    used = np.isin(fold, [*folds.train, *folds.valid])
     parts = {
         "training folds": folds.train[:-1],
         "selection fold": [folds.selection],
@@ -120,22 +113,12 @@ def question(prepared: PreparedSet, task: str, folds: Folds) -> Question:
             )
     return Question(
         name=task,
-        classes=classes,
-        rows=rows[used],
-        labels=labels[used],
-        valid=valid[used],
+        classes=found.classes,
+        rows=found.rows[used],
+        labels=found.labels[used],
+        valid=found.valid[used],
         fold=fold[used],
     )
-
-
-def _classes(prepared: PreparedSet, task: str, width: int) -> tuple[str, ...]:
-    if task == "labels":
-        return prepared.labels
-    found = ptbxl.task(
-        task, prepared.index["labels"], prepared.labels, prepared.label_table
-    )
-    assert len(found.classes) == width
-    return found.classes
 
 
 def rows_of(questions: Sequence[Question]) -> np.ndarray:
@@ -149,11 +132,13 @@ def answer(
     folds: Folds,
     *,
     protocol: Protocol = "linear",
+    tokens_valid: np.ndarray | None = None,
     seed: int = 0,
 ) -> Score:
     """Fits the probe to features [n, D] ([n, L, D] for 'attention') and scores it.
 
     Args:
+      tokens_valid: [n, L] bool, tokens that may be attended to; None for all.
       seed: of the attention probe; the linear one has no randomness.
 
     Raises:
@@ -165,13 +150,16 @@ def answer(
     if protocol == "linear":
         probe = probes.linear_probe(features[train], asked.labels[train], **fit)
         settings = {"l2": probe.l2}
+        logits = probe.logits(features[~train])
     else:
-        probe = probes.attention_probe(
-            features[train], asked.labels[train], seed=seed, **fit
-        )
+        if tokens_valid is None:
+            tokens_valid = np.ones(features.shape[:2], bool)
+        fit |= {"tokens_valid": tokens_valid[train], "seed": seed}
+        probe = probes.attention_probe(features[train], asked.labels[train], **fit)
         settings = {"step": float(probe.step)}
+        logits = probe.logits(features[~train], tokens_valid[~train])
     macro = metrics.macro_auroc(
-        probe.logits(features[~train]),
+        logits,
         asked.labels[~train],
         asked.valid[~train],
         names=asked.classes,

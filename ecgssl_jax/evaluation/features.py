@@ -13,7 +13,8 @@ from ecgssl_jax.methods.base import Method
 from ecgssl_jax.sharding import to_devices
 from ecgssl_jax.signals import Statistics, prepare
 
-# (params, extra, statistics, batch) -> 'pooled' [B, D] and 'tokens' [B, N, D].
+# (params, extra, statistics, batch) -> 'pooled' [B, D], 'tokens' [B, N, D] and, where
+# records can be short, 'tokens_valid' [B, N].
 FeatureFunction = Callable[[Any, Any, Statistics, Any], dict[str, jax.Array]]
 
 
@@ -32,6 +33,8 @@ def make_feature_function(
         result = {"pooled": found["pooled"].astype(jnp.float32)}
         if tokens:
             result["tokens"] = found["tokens"].astype(jnp.float16)
+            if "tokens_valid" in found:
+                result["tokens_valid"] = found["tokens_valid"]
         return result
 
     return jax.jit(features, out_shardings=sharding.replicated(mesh))
@@ -59,8 +62,8 @@ def extract(
       batch_size: windows that are encoded at a time.
 
     Returns:
-      'pooled' [n, D] float32; 'tokens' [n, W * N, D] float16 where the function
-      gives them.
+      'pooled' [n, D] float32; where the function gives them, 'tokens' [n, W * N, D]
+      float16, and 'tokens_valid' [n, W * N] bool if the set has short records.
     """
     windows = prepared.length // crop
     parts = sharding.batch_sharding(mesh)
@@ -83,7 +86,7 @@ def extract(
             if name == "pooled":
                 value = (value * weights[:, :, None]).sum(axis=1)
             else:
-                value = value.reshape(len(wanted), -1, value.shape[-1])
+                value = value.reshape(len(wanted), -1, *value.shape[3:])
             collected.setdefault(name, []).append(value)
     return {name: np.concatenate(values) for name, values in collected.items()}
 

@@ -12,6 +12,7 @@ from ecgssl_jax.data.pipeline import select_records
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.evaluation import collapse, metrics, probes, ptbxl
 from ecgssl_jax.evaluation.features import extract, make_feature_function
+from ecgssl_jax.evaluation.labels import Labels, labels_of
 from ecgssl_jax.methods.base import Method
 from ecgssl_jax.settings import ConfigError, build, near
 from ecgssl_jax.state import TrainState
@@ -59,10 +60,8 @@ class Probe:
 
     settings: ProbeSettings
     prepared: PreparedSet
-    train_rows: np.ndarray
-    valid_rows: np.ndarray
-    train_labels: np.ndarray
-    valid_labels: np.ndarray
+    train: Labels
+    valid: Labels
     function: Any
     crop: int
     mesh: jax.sharding.Mesh
@@ -82,34 +81,15 @@ class Probe:
             batch_size=256,
             mesh=self.mesh,
         )
-        train, valid = embed(self.train_rows), embed(self.valid_rows)
-        probe = probes.ridge_probe(train["pooled"], self.train_labels)
-        scores = probe.logits(valid["pooled"])
-        yield "macro_auroc", metrics.macro_auroc(scores, self.valid_labels).value
-        pooled = valid["pooled"]
+        train, valid = self.train, self.valid
+        probe = probes.ridge_probe(
+            embed(train.rows)["pooled"], train.labels, labels_valid=train.valid
+        )
+        pooled = embed(valid.rows)["pooled"]
+        macro = metrics.macro_auroc(probe.logits(pooled), valid.labels, valid.valid)
+        yield "macro_auroc", macro.value
         yield "rankme", float(collapse.rankme(pooled))
         yield "feature_std", float(pooled.std(axis=0).mean())
-
-
-def labels_of(prepared: PreparedSet, task: str) -> tuple[np.ndarray, np.ndarray]:
-    """-> rows [n], labels [n, Y] of a task of the set.
-
-    Raises:
-      ConfigError: the set has no labels, or no such task.
-    """
-    labels = prepared.index["labels"]
-    if not labels.shape[1]:
-        raise ConfigError(
-            f"{prepared.name} has no labels to probe; name a labelled prepared set"
-        )
-    if task == "labels":
-        return np.arange(len(prepared)), labels
-    if not prepared.label_table:
-        raise ConfigError(
-            f"{prepared.name} has no table of SCP statements; only task='labels' works"
-        )
-    found = ptbxl.task(task, labels, prepared.labels, prepared.label_table)
-    return np.asarray(found.rows), np.asarray(found.labels)
 
 
 def probe_settings(values: Mapping[str, Any], path: str) -> ProbeSettings:
@@ -118,6 +98,8 @@ def probe_settings(values: Mapping[str, Any], path: str) -> ProbeSettings:
     Raises:
       ConfigError: another kind of evaluator, or settings that a probe does not have.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path}: expected a mapping, found {values!r}")
     kind = values.get("kind", "probe")
     if kind != "probe":
         raise ConfigError(f"{path}.kind: unknown evaluator {kind!r}; known are probe")
@@ -144,28 +126,39 @@ def make_probe(
 ) -> Probe:
     """The evaluator on an opened set; raises ConfigError where they do not fit."""
     try:
-        rows, labels = labels_of(prepared, settings.task)
+        labels = labels_of(prepared, settings.task)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     rng = np.random.default_rng(0)
 
-    def part(folds):
-        chosen = np.isin(rows, select_records(prepared, folds))
-        if not chosen.any():
-            raise ConfigError(f"{path}: no labelled record in folds {folds}")
-        places = rng.permutation(np.flatnonzero(chosen))[: settings.max_records]
-        places.sort()
-        return rows[places], labels[places]
+    def part(name: str) -> Labels:
+        folds = getattr(settings, name)
+        chosen = select_records(prepared, folds, path=f"{path}.{name}")
+        places = np.flatnonzero(np.isin(labels.rows, chosen))
+        places = np.sort(rng.permutation(places)[: settings.max_records])
+        part = dataclasses.replace(
+            labels,
+            rows=labels.rows[places],
+            labels=labels.labels[places],
+            valid=labels.valid[places],
+        )
+        positive, negative = (
+            (part.valid & (part.labels == value)).any(axis=0) for value in (1, 0)
+        )
+        if not (positive & negative).any():
+            raise ConfigError(
+                f"{path}.{name}: no label of {prepared.name} has known positives and "
+                f"negatives among the {len(places)} labelled records of folds "
+                f"{list(folds)}; take more folds, or leave the probe out with "
+                f"{path}=None"
+            )
+        return part
 
-    train_rows, train_labels = part(settings.train_folds)
-    valid_rows, valid_labels = part(settings.valid_folds)
     return Probe(
         settings=settings,
         prepared=prepared,
-        train_rows=train_rows,
-        valid_rows=valid_rows,
-        train_labels=train_labels,
-        valid_labels=valid_labels,
+        train=part("train_folds"),
+        valid=part("valid_folds"),
         function=make_feature_function(method, mesh, clip=clip, tokens=False),
         crop=crop,
         mesh=mesh,

@@ -1,4 +1,13 @@
-"""The contract between a method and the trainer."""
+"""The contract between a method and the trainer.
+
+A method is a module of this package with
+
+    Settings    a frozen dataclass: `config.method`, less its `name`
+    build(settings, encoder, *, steps, masks) -> Method
+
+`encoder` is the module that `config.model` describes, `steps` the length of the run,
+`masks` is `config.masks` or None. `build` raises ValueError where they do not fit.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -33,8 +42,8 @@ class Method(Protocol):
         ...
 
     def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
-        """Evaluation mode -> 'pooled' [B, D], 'tokens' [B, N, D], and, where a
+        """In evaluation mode: 'pooled' [B, D] and 'tokens' [B, N, D].
 
-        record can be shorter than the crop, 'tokens_valid' [B, N] bool.
+        Where a record can be shorter than the crop, also 'tokens_valid' [B, N] bool.
         """
         ...

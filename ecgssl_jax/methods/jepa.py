@@ -19,6 +19,19 @@ from ecgssl_jax.models.network import Network
 
 LossKind = Literal["power", "smooth_l1"]
 
+# What the predictor has from the encoder.
+_SHARED = (
+    "mlp_ratio",
+    "use_bias",
+    "interleaved_positions",
+    "exact_gelu",
+    "norm_eps",
+    "drop_path",
+    "scan",
+    "remat",
+    "dtype",
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -100,9 +113,9 @@ def jepa_loss(
 def variance_regulariser(
     tokens: jax.Array, *, valid: jax.Array | None = None, epsilon: float = 1e-4
 ) -> jax.Array:
-    """mean(relu(1 - s)): s is the deviation over a block's tokens, averaged over
+    """mean(relu(1 - s)), where s is the deviation over tokens, averaged over blocks.
 
-    blocks (a hinge as in arXiv 2105.04906, eq. 1, on patches, not on the batch).
+    A hinge as in arXiv 2105.04906, eq. 1, on patches, not on the batch.
 
     Args:
       tokens: [..., M, L, D].
@@ -155,11 +168,11 @@ class Jepa:
         encoder_rng, predictor_rng = jax.random.split(rng)
         ecg = batch["ecg"][:1]
         encoder = self.encoder.init(encoder_rng, ecg)
-        tokens = self.encoder.apply(encoder, ecg)
-        num_patches = tokens.shape[1]
+        tokens = jax.eval_shape(self.encoder.apply, encoder, ecg)
+        _, num_patches, width = tokens.shape
         predictor = self.predictor.init(
             predictor_rng,
-            tokens[:, :1],
+            jnp.zeros((1, 1, width), tokens.dtype),
             jnp.ones((1, 1), bool),
             jnp.zeros((1, 2), jnp.int32),
             num_patches=num_patches,
@@ -356,20 +369,13 @@ def build(
             f"JEPA masks patches and needs model.name='vit', found "
             f"{type(encoder).__name__}; the other methods take any encoder"
         )
+    shared = {name: getattr(encoder, name) for name in _SHARED}
     predictor = vit.Predictor(
         width=settings.predictor_width,
         depth=settings.predictor_depth,
         num_heads=settings.predictor_num_heads,
         out_width=encoder.width,
-        mlp_ratio=encoder.mlp_ratio,
-        use_bias=encoder.use_bias,
-        interleaved_positions=encoder.interleaved_positions,
-        exact_gelu=encoder.exact_gelu,
-        norm_eps=encoder.norm_eps,
-        drop_path=encoder.drop_path,
-        scan=encoder.scan,
-        remat=encoder.remat,
-        dtype=encoder.dtype,
+        **shared,
     )
     return Jepa(
         settings=settings,

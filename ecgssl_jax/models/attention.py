@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Bytes of logits that are worked on at a time: what stays in a core's cache.
-_CHUNK_BYTES = 2**21
+# Bytes of logits that are worked on at a time, forward and backward: large enough to
+# occupy all cores, small enough to stay in their caches.
+_CHUNK_BYTES = (2**23, 2**22)
 
 
 def attention(qkv: jax.Array, valid: jax.Array | None = None) -> jax.Array:
@@ -24,22 +25,32 @@ def attention(qkv: jax.Array, valid: jax.Array | None = None) -> jax.Array:
     if jax.default_backend() == "cpu":
         return chunked_attention(qkv, valid)
     query, key, value = jnp.unstack(qkv, axis=3)
-    half = qkv.dtype in (jnp.bfloat16, jnp.float16)
-    fused = half and jax.default_backend() == "gpu"
     return jax.nn.dot_product_attention(
         query,
         key,
         value,
         mask=None if valid is None else valid[:, None, None, :],
-        implementation="cudnn" if fused else "xla",
+        implementation="cudnn" if _cudnn_takes(qkv, valid) else "xla",
     )
+
+
+def _cudnn_takes(qkv: jax.Array, valid: jax.Array | None) -> bool:
+    """Whether JAX's cuDNN attention and its gradient accept these shapes.
+
+    It wants masks of [N, N] for every row, which would cost more than they save,
+    and, for the gradient, an even number of tokens.
+    """
+    tokens, width = qkv.shape[1], qkv.shape[-1]
+    half = qkv.dtype in (jnp.bfloat16, jnp.float16)
+    fits = valid is None and tokens % 2 == 0 and width % 8 == 0 and width <= 128
+    return half and fits and "cuda" in jax.devices()[0].client.platform_version.lower()
 
 
 def chunked_attention(
     qkv: jax.Array,
     valid: jax.Array | None = None,
     *,
-    chunk_bytes: int = _CHUNK_BYTES,
+    chunk_bytes: tuple[int, int] = _CHUNK_BYTES,
 ) -> jax.Array:
     """`attention` by plain matrix products, some rows of the batch at a time.
 
@@ -50,8 +61,7 @@ def chunked_attention(
     batch, tokens, heads = qkv.shape[:3]
     dtype = jnp.promote_types(qkv.dtype, jnp.float32)
     row_bytes = heads * tokens**2 * dtype.itemsize
-    rows = max(chunk_bytes // row_bytes, 1)
-    rows = max(d for d in range(1, min(batch, rows) + 1) if batch % d == 0)
+    rows = tuple(_divisor(batch, size // row_bytes) for size in chunk_bytes)
     bias = None
     if valid is not None:
         # Finite, so that a row without any valid key gives no NaN.
@@ -74,34 +84,45 @@ def _attend_forward(qkv, bias, rows):
         total = weights.sum(axis=-1, keepdims=True)
         out = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(value.dtype), value)
         out = (out / total).astype(value.dtype)
-        return out.transpose(0, 2, 1, 3), largest + jnp.log(total)
+        return out.transpose(0, 2, 1, 3), largest, total
 
-    out, log_total = _map_rows(chunk, (qkv, bias), rows)
-    return out, (qkv, bias, out, log_total)
+    out, largest, total = _map_rows(chunk, (qkv, bias), rows[0])
+    return out, (qkv, bias, out, largest, total)
 
 
 def _attend_backward(rows, saved, gradient):
-    def chunk(qkv, bias, out, log_total, gradient):
-        product = functools.partial(jnp.einsum, preferred_element_type=log_total.dtype)
+    def chunk(qkv, bias, out, largest, total, gradient):
+        product = functools.partial(jnp.einsum, preferred_element_type=total.dtype)
         query, key, value = _heads_first(qkv)
         out, gradient = (x.transpose(0, 2, 1, 3) for x in (out, gradient))
-        weights = jnp.exp(_logits(query, key, bias) - log_total)
-        d_value = product("bhqk,bhqd->bhkd", weights.astype(value.dtype), gradient)
+        weights = jnp.exp(_logits(query, key, bias) - largest)
+        # Everything below is linear in the gradient: dividing it stands for
+        # dividing the weights, which are N times as many.
+        gradient = (gradient / total).astype(gradient.dtype)
+        # Products that contract the second axis of the large factor are slow, so the
+        # small one is turned over instead.
+        d_value = product("bhdq,bhqk->bhdk", gradient.mT, weights.astype(value.dtype))
         d_weights = product("bhqd,bhkd->bhqk", gradient, value)
         # sum_k weights * d_weights, by way of the output (arXiv 2205.14135, B.4).
-        shared = gradient.astype(log_total.dtype) * out.astype(log_total.dtype)
+        shared = gradient.astype(total.dtype) * out.astype(total.dtype)
         d_logits = weights * (d_weights - shared.sum(axis=-1, keepdims=True))
         d_logits = (d_logits * _scale(query)).astype(query.dtype)
         d_query = product("bhqk,bhkd->bhqd", d_logits, key)
-        d_key = product("bhqk,bhqd->bhkd", d_logits, query)
-        d_qkv = jnp.stack([d_query, d_key, d_value], axis=3).astype(qkv.dtype)
-        return (d_qkv.transpose(0, 2, 1, 3, 4),)
+        d_key = product("bhdq,bhqk->bhdk", query.mT, d_logits)
+        parts = [d_query.transpose(0, 2, 1, 3)]
+        parts += [x.transpose(0, 3, 1, 2) for x in (d_key, d_value)]
+        return (jnp.stack(parts, axis=3).astype(qkv.dtype),)
 
-    (d_qkv,) = _map_rows(chunk, (*saved, gradient), rows)
+    (d_qkv,) = _map_rows(chunk, (*saved, gradient), rows[1])
     return d_qkv, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor of `number` up to `most`; at least 1."""
+    return max(d for d in range(1, max(most, 1) + 1) if number % d == 0)
 
 
 def _heads_first(qkv):

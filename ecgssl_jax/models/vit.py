@@ -5,6 +5,7 @@ Weimann & Conrad, arXiv 2410.13867 (no biases, one register token), and I-JEPA,
 arXiv 2301.08243, in one dimension (biases, no register).
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -193,6 +194,13 @@ class Blocks(nn.Module):
         return LayerNorm(self.norm_eps, self.use_bias, self.dtype, name="norm")(x)
 
 
+def _transformer(module: Any) -> Blocks:
+    """The blocks of a module that has their settings among its own fields."""
+    names = {field.name for field in dataclasses.fields(Blocks)} - {"parent", "name"}
+    settings = {name: getattr(module, name) for name in names}
+    return Blocks(**settings, name="transformer")
+
+
 class ViT(nn.Module):
     """Encoder of an ECG, or of some of its patches, into one token a patch.
 
@@ -259,24 +267,15 @@ class ViT(nn.Module):
             if valid is not None:
                 padding = ((0, 0), (self.num_registers, 0))
                 valid = jnp.pad(valid, padding, constant_values=True)
-        x = Blocks(
-            depth=self.depth,
-            num_heads=self.num_heads,
-            mlp_ratio=self.mlp_ratio,
-            use_bias=self.use_bias,
-            exact_gelu=self.exact_gelu,
-            norm_eps=self.norm_eps,
-            drop_path=self.drop_path,
-            scan=self.scan,
-            remat=self.remat,
-            dtype=self.dtype,
-            name="transformer",
-        )(x, valid)
+        x = _transformer(self)(x, valid)
         return x[:, self.num_registers :]
 
 
 class Predictor(nn.Module):
-    """The JEPA predictor: context tokens and positions in, tokens of D_out out."""
+    """The JEPA predictor: context tokens and positions in, tokens of D_out out.
+
+    Fields as in `ViT`; D_out is `out_width`.
+    """
 
     width: int
     depth: int
@@ -331,17 +330,5 @@ class Predictor(nn.Module):
         shape = (len(x), indices.shape[1] - context.shape[1], self.width)
         x = jnp.concatenate([x, jnp.broadcast_to(mask_token, shape)], axis=1)
         x = x + jnp.asarray(positions, x.dtype)[indices]
-        x = Blocks(
-            depth=self.depth,
-            num_heads=self.num_heads,
-            mlp_ratio=self.mlp_ratio,
-            use_bias=self.use_bias,
-            exact_gelu=self.exact_gelu,
-            norm_eps=self.norm_eps,
-            drop_path=self.drop_path,
-            scan=self.scan,
-            remat=self.remat,
-            dtype=self.dtype,
-            name="transformer",
-        )(x, valid)
+        x = _transformer(self)(x, valid)
         return dense((self.out_width,), name="projection")(x[:, -num_targets:])

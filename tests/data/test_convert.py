@@ -75,6 +75,75 @@ def test_a_gap_costs_only_its_window(make_record):
     assert [(x.finding, x.offset) for x in findings] == [("long gap", 1000)]
 
 
+def test_a_window_without_any_sample_is_rejected_and_no_remainder(make_record):
+    record = make_record(seconds=30.0)
+    record.ecg[1000:2000] = np.nan
+    windows, findings = _convert(record)
+    assert [window.offset for window in windows] == [0, 2000]
+    (rejection,) = [x for x in findings if x.decision == "reject"]
+    assert (rejection.finding, rejection.offset) == ("too few leads", 1000)
+
+
+def test_padding_at_the_end_of_a_recording_is_one_finding(make_record):
+    record = make_record(seconds=60.0)
+    record.ecg[1700:] = np.nan
+    windows, findings = _convert(record)
+    assert [window.length for window in windows] == [1000, 700]
+    assert [(x.finding, x.offset) for x in findings] == [
+        ("missing end", 0),
+        ("short", 1000),
+    ]
+
+
+def test_a_gap_across_the_edge_of_two_windows_is_one_gap(make_record):
+    record = make_record(seconds=30.0, rate=500.0)
+    record.ecg[4990:5009, 7] = np.nan  # 38 ms, of which 20 and 18 in each window
+    record.ecg[9998:10003, 7] = np.nan  # 10 ms
+    windows, findings = _convert(record)
+    assert [window.offset for window in windows] == [2000]
+    assert [(x.finding, x.offset) for x in findings] == [
+        ("long gap", 0),
+        ("long gap", 1000),
+        ("short gap", 2000),
+    ]
+    assert "at most 38 ms" in findings[0].detail
+    assert "at most 10 ms" in findings[2].detail
+
+
+@pytest.mark.parametrize("sizes", [(0.0,) * 12, (20.0, -300.0) + (0.0,) * 10])
+def test_a_large_offset_is_subtracted_and_reported(make_record, sizes):
+    record = make_record()
+    (expected,), _ = _convert(record)
+    record.ecg[:] += np.array(sizes, np.float32)
+    (window,), findings = _convert(record)
+    offset = [i for i, size in enumerate(sizes) if size]
+    assert [(x.finding, x.decision) for x in findings] == [("offset", "repair")][
+        : len(offset)
+    ]
+    # 300 mV in float32 are right to 0.03 of a step.
+    shape = expected.ecg - np.where(sizes, np.median(expected.ecg, axis=0), 0)
+    np.testing.assert_allclose(window.ecg, shape, atol=1.1)
+    for finding in findings:
+        assert "20.0 mV in I, -300.0 mV in II" in finding.detail
+
+
+def test_an_offset_within_the_limit_is_left_alone(make_record):
+    record = make_record()
+    record.ecg[:, 3] += 4.0
+    (window,), findings = _convert(record)
+    assert findings == []
+    np.testing.assert_array_equal(window.ecg, quantise(record.ecg, 0.001))
+    assert [x.finding for x in _convert(record, offset=3.0)[1]] == ["offset"]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_recording_of_almost_no_samples_is_too_short_at_any_rate(make_record, count):
+    record = make_record(rate=500.0)
+    windows, findings = _convert(dataclasses.replace(record, ecg=record.ecg[:count]))
+    assert windows == []
+    assert [(x.finding, x.decision) for x in findings] == [("too short", "reject")]
+
+
 def test_faults_are_found_in_the_window_they_are_in_at_any_rate(make_record):
     record = make_record(seconds=30.0, rate=500.0)
     record.ecg[7_000:8_000] = np.nan

@@ -155,8 +155,9 @@ def test_a_left_over_that_is_too_long_is_thrown_away(server, tmp_path):
     assert _found(tmp_path) == FILES
 
 
-def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, tmp_path):
-    server.misbehave["LICENSE.txt"] = [503, 503]
+@pytest.mark.parametrize("busy", [[503, 503], [408, 429]])
+def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, tmp_path, busy):
+    server.misbehave["LICENSE.txt"] = busy
     _download(server, tmp_path)
     assert _found(tmp_path) == FILES
     del server.files["example.ipynb"]

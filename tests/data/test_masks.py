@@ -349,24 +349,6 @@ def test_context_size_has_room_for_rows_where_no_draw_suits():
     assert sample["context_valid"].sum() == sampler.sizes(50).context == 3 + 35
 
 
-# --- Uniforms to integers -----------------------------------------------------------
-
-
-def test_integers_are_exact_to_the_resolution_of_float32():
-    steps = np.arange(2**24, dtype=np.int64)
-    uniforms = (steps / 2**24).astype(np.float32)
-    for count in (3, 7, 50, 187):
-        found = masks._integers(uniforms, 5, 4 + count, np)
-        np.testing.assert_array_equal(found, 5 + (steps * count >> 24))
-
-
-def test_integers_never_reach_the_excluded_end():
-    largest = np.nextafter(np.float32(1), np.float32(0), dtype=np.float32)
-    counts = np.arange(1, 100_000)
-    found = masks._integers(np.full(len(counts), largest), 0, counts - 1, np)
-    np.testing.assert_array_equal(found, counts - 1)
-
-
 def test_equal_uniforms_still_give_the_exact_count():
     sampler = masks.build("random", 50)
     sample = sampler.sample(np.full((1, 51), 0.5, np.float32), 50, np)

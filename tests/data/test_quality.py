@@ -5,6 +5,7 @@ import pytest
 
 from ecgssl_jax.data import quality
 from ecgssl_jax.data.quality import KEEP, REJECT, REPAIR, Thresholds
+from ecgssl_jax.data.stretches import gap_lengths
 from ecgssl_jax.leads import LEADS
 
 
@@ -17,7 +18,8 @@ def judge(make_record):
         ecg = record.ecg.copy()
         changed = change(ecg)
         record = dataclasses.replace(record, ecg=ecg if changed is None else changed)
-        return quality.assess(record, 10.0, Thresholds(**thresholds))
+        gaps = gap_lengths(np.isnan(record.ecg))
+        return quality.assess(record, gaps, 10.0, Thresholds(**thresholds))
 
     return judge
 
@@ -31,7 +33,6 @@ def test_a_clean_record_has_no_findings(judge, rate):
     verdict = judge(rate=rate)
     assert verdict.findings == ()
     assert verdict.leads == LEADS
-    assert verdict.length == 10 * rate
 
 
 def test_a_short_gap_is_repaired(judge):
@@ -64,13 +65,35 @@ def test_a_gap_counts_in_seconds_not_samples(judge):
     assert _kinds(judge(change, rate=500.0)) == [("short gap", REPAIR)]
 
 
-def test_a_missing_end_shortens(judge):
-    def change(ecg):
-        ecg[800:] = np.nan
+def test_an_end_that_no_lead_has_is_found(make_record):
+    record = make_record()
+    assert quality.check_end(record) == []
+    record.ecg[800:, :11] = np.nan
+    assert quality.check_end(record) == []
+    record.ecg[800:] = np.nan
+    (finding,) = quality.check_end(record)
+    assert (finding.finding, finding.decision) == ("missing end", REPAIR)
+    assert "2.00 s without any sample" in finding.detail
 
-    verdict = judge(change)
-    assert _kinds(verdict) == [("missing end", REPAIR), ("short", KEEP)]
-    assert verdict.length == 800
+
+def test_a_gap_counts_with_what_lies_beyond_the_edges(make_record):
+    record = make_record()
+    record.ecg[:2, 3] = np.nan
+    gaps = gap_lengths(np.isnan(record.ecg))
+    for length, decision in ((2, REPAIR), (4, REJECT)):
+        gaps[:2, 3] = length
+        verdict = quality.assess(record, gaps, 10.0, Thresholds())
+        assert verdict.findings[0].decision == decision
+
+
+def test_less_than_a_sample_is_not_short(make_record):
+    # Windows of 10 s at 33.36 Hz have 333 or 334 samples.
+    record = make_record(rate=33.36)
+    for length, kinds in ((334, []), (333, []), (332, ["short"])):
+        ecg = record.ecg[:length]
+        cut = dataclasses.replace(record, ecg=ecg)
+        found = quality.check_length(cut, 10.0, Thresholds())
+        assert [finding.finding for finding in found] == kinds
 
 
 def test_less_than_half_of_the_length_rejects(judge):
@@ -114,6 +137,22 @@ def test_a_lead_that_dies_is_flat_or_reported(judge):
     assert _kinds(judge(change(300))) == [("flat lead", REPAIR)]
     assert _kinds(judge(change(700))) == [("flat stretch", KEEP)]
     assert _kinds(judge(change(900))) == []
+
+
+def test_an_electrode_that_is_off_is_flat_though_it_hums(judge):
+    def change(seconds):
+        def change(ecg):
+            noise = np.random.default_rng(0).normal(0, 0.002, round(100 * seconds))
+            ecg[: len(noise), 11] = 0.3 + noise
+
+        return change
+
+    verdict = judge(change(7))
+    assert _kinds(verdict) == [("flat lead", REPAIR)]
+    assert "flat for 7.0" in verdict.findings[0].detail
+    assert "V6" not in verdict.leads
+    assert _kinds(judge(change(3))) == [("flat stretch", KEEP)]
+    assert _kinds(judge(change(1.5))) == []
 
 
 def test_a_record_that_is_zero_has_too_few_leads(judge):
@@ -201,23 +240,6 @@ def test_permuted_chest_leads_are_no_contradiction(judge):
 def test_leads_scaled_one_by_one_are_reported(judge):
     verdict = judge(lambda ecg: ecg / np.ptp(ecg, axis=0))
     assert ("equal ranges", KEEP) in _kinds(verdict)
-
-
-def test_interpolate_draws_straight_lines():
-    ecg = np.array([[np.nan, 0], [1, 1], [np.nan, 2], [3, np.nan], [np.nan, np.nan]])
-    np.testing.assert_array_equal(
-        quality.interpolate(ecg), [[1, 0], [1, 1], [2, 2], [3, 2], [3, 2]]
-    )
-
-
-def test_longest_runs_match_a_loop():
-    rng = np.random.default_rng(0)
-    mask = rng.random((200, 12)) < 0.7
-    expected = []
-    for column in mask.T:
-        words = "".join("x" if value else " " for value in column).split()
-        expected.append(max(map(len, words)))
-    np.testing.assert_array_equal(quality.longest_runs(mask), expected)
 
 
 def test_an_unknown_finding_to_reject_is_an_error():

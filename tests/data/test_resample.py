@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ecgssl_jax.data.resample import resample, resampled_length
+from ecgssl_jax.data.resample import resample
 
 
 def _tone(frequency, rate, seconds=10.0):
@@ -33,12 +33,11 @@ def test_an_offset_stays_up_to_the_ends():
     np.testing.assert_allclose(found, 3.0, atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [1, 999, 1000, 5003])
-def test_the_length_is_announced(length):
+@pytest.mark.parametrize("length", [0, 1, 999, 1000, 5003])
+def test_the_length_is_rounded_up(length):
     x = np.zeros((length, 1), np.float32)
     for rate, target in ((500, 100), (257, 100), (100, 250), (100, 100)):
         found = resample(x, rate, target)
-        assert len(found) == resampled_length(length, rate, target)
         assert len(found) == int(np.ceil(length * target / rate))
 
 

@@ -107,6 +107,11 @@ def test_patients_are_hashed_numbered_and_never_stored(
     hashes = prepared.index["patient_hash"].tolist()
     assert hashes[0] == hashes[2] and len(set(hashes)) == 4
     assert all(len(x) == 16 and int(x, 16) >= 0 for x in hashes)
+    # Of other sets of that name too, wherever they are; not of others.
+    there = prepare_dataset(make_source(records), tmp_path / "u" / "s")
+    assert there.index["patient_hash"].tolist() == hashes
+    other = prepare_dataset(make_source(records), tmp_path / "other")
+    assert set(other.index["patient_hash"]).isdisjoint(hashes)
     for path in (tmp_path / "s").rglob("*"):
         assert path.is_dir() or b"Lovelace" not in path.read_bytes(), path
     salted = prepare_dataset(
@@ -138,6 +143,57 @@ def test_too_many_rejected_records_stop_it(tmp_path, make_record, make_source):
     assert not (tmp_path / "s").exists()
     assert sorted(x.name for x in tmp_path.iterdir()) == ["s.quality.csv"]
     assert len((tmp_path / "s.quality.csv").read_text().splitlines()) == 3
+
+
+def test_a_recording_that_is_lost_weighs_as_much_as_a_long_one(
+    tmp_path, make_record, make_source
+):
+    # Of 26 windows 24 are kept, of 3 recordings 1.
+    bad = [(f"b{i}", RecordError(f"b{i}.dat: truncated")) for i in range(2)]
+    source = make_source([make_record(0, seconds=240.0), *bad])
+    with pytest.raises(SourceError, match="2 of 3 recordings gave no window.*b0.dat"):
+        prepare_dataset(source, tmp_path / "s", settings=Settings(max_rejected=0.1))
+    prepare_dataset(source, tmp_path / "s", settings=LOOSE)
+
+
+def test_rejected_windows_count_each(tmp_path, make_record, make_source):
+    record = make_record(0, seconds=100.0)
+    record.ecg[2000:5000] = np.nan
+    source = make_source([record, make_record(1)])
+    with pytest.raises(SourceError, match="3 of 11 windows"):
+        prepare_dataset(source, tmp_path / "s", settings=Settings(max_rejected=0.2))
+
+
+def test_recordings_of_the_same_name_count_each(tmp_path, make_record, make_source):
+    bad = [("(no path)", RecordError("row without a path"))] * 3
+    source = make_source([make_record(0), *bad])
+    with pytest.raises(SourceError, match="3 of 4 windows"):
+        prepare_dataset(source, tmp_path / "s", settings=Settings(max_rejected=0.5))
+
+
+def test_a_remainder_is_not_named_as_the_first_rejection(
+    tmp_path, make_record, make_source
+):
+    source = make_source([make_record(0, seconds=12.0), ("b", RecordError("b.dat"))])
+    with pytest.raises(SourceError, match="1 of 2 windows.*The first: b: unreadable"):
+        prepare_dataset(source, tmp_path / "s")
+
+
+def test_a_report_of_an_earlier_attempt_goes_when_one_succeeds(
+    tmp_path, make_record, make_source
+):
+    source = make_source([make_record(0), ("b", RecordError("b.dat: truncated"))])
+    with pytest.raises(SourceError):
+        prepare_dataset(source, tmp_path / "s")
+    prepare_dataset(source, tmp_path / "s", settings=LOOSE)
+    assert [x.name for x in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_patient_in_two_folds_leaves_no_set(tmp_path, make_record, make_source):
+    records = [make_record(i, patient="p", fold=i + 1) for i in range(2)]
+    with pytest.raises(SourceError, match="1 of 1 patients.*record r0 .fold 1."):
+        prepare_dataset(make_source(records), tmp_path / "s")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_usable_record_stops_it_whatever_the_share(
@@ -177,6 +233,13 @@ def test_an_existing_set_is_replaced_only_on_demand(tmp_path, make_record, make_
     assert [x.name for x in tmp_path.iterdir()] == ["s"]
 
 
+def test_recordings_are_never_replaced(tmp_path, make_record, make_source):
+    np.save(tmp_path / "r.npy", make_record(0).ecg)
+    with pytest.raises(FileExistsError, match="no 1.0.0/metadata.json"):
+        prepare_dataset(make_source([make_record(0)]), tmp_path, overwrite=True)
+    assert [x.name for x in tmp_path.iterdir()] == ["r.npy"]
+
+
 def test_workers_change_nothing(tmp_path):
     source = synthetic_source(300, seed=1)
     one = prepare_dataset(source, tmp_path / "a" / "s", workers=1)
@@ -202,6 +265,16 @@ def test_several_shards_hold_all_records_in_order(
     assert [found[i]["record"] for i in range(19)] == list(range(19))
     expected = np.stack([record.ecg for i, record in enumerate(records) if i != 4])
     np.testing.assert_allclose(prepared.load() * 0.001, expected, atol=0.00051)
+
+
+def test_a_large_set_has_large_shards(tmp_path, make_record, make_source, monkeypatch):
+    monkeypatch.setattr("ecgssl_jax.data.writing._SHARD_BYTES", 1)
+    monkeypatch.setattr("ecgssl_jax.data.writing._MAX_SHARDS", 3)
+    records = [make_record(seed) for seed in range(20)]
+    prepared = prepare_dataset(make_source(records, per_task=1), tmp_path / "s")
+    shards = [shard["num_records"] for shard in prepared.metadata["shards"]]
+    assert len(shards) == 3 and sum(shards) == 20
+    assert len(prepared.load()) == 20
 
 
 def _exhausted():

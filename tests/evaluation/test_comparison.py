@@ -82,6 +82,23 @@ def test_unknown_labels_count_for_nothing():
     assert answer(wrong, features[asked.rows], FOLDS).macro == score.macro
 
 
+def test_tokens_that_are_not_valid_count_for_nothing():
+    prepared, features = labelled_set()
+    asked = question(prepared, "labels", FOLDS)
+    real = features[asked.rows][:, None].astype(np.float32)
+    rng = np.random.default_rng(1)
+
+    def scored(padding):
+        tokens = np.concatenate([real, padding], axis=1)
+        valid = np.array([[True, False, False]]).repeat(len(tokens), axis=0)
+        return answer(asked, tokens, FOLDS, protocol="attention", tokens_valid=valid)
+
+    shape = (len(real), 2, 2)
+    one = scored(np.zeros(shape, np.float32))
+    other = scored(rng.normal(0, 5, shape).astype(np.float32))
+    assert one.macro == other.macro and one.macro.value > 0.8
+
+
 @pytest.mark.parametrize(
     ("folds", "message"),
     [

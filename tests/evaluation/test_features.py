@@ -22,7 +22,9 @@ class Means:
     def features(self, params, extra, batch):
         ecg = batch["ecg"]
         tokens = ecg.reshape(len(ecg), -1, 50, ecg.shape[-1]).mean(axis=2)
-        return {"pooled": params * ecg.mean(axis=1), "tokens": tokens}
+        valid = jax.numpy.arange(0, CROP, 50) < batch["length"][:, None]
+        pooled = params * ecg.mean(axis=1)
+        return {"pooled": pooled, "tokens": tokens, "tokens_valid": valid}
 
 
 def read(lengths):
@@ -89,6 +91,13 @@ def test_tokens_of_the_windows_follow_each_other(prepared):
     assert found.shape == (2, 20, 12) and found.dtype == np.float16
     expected = normalised(prepared, 9).reshape(20, 50, 12).mean(axis=1)
     np.testing.assert_allclose(found[1], expected, atol=2e-3)
+
+
+def test_tokens_beyond_the_end_of_a_short_record_are_not_valid(prepared):
+    found = features(prepared, [2, 4])["tokens_valid"]
+    assert found.shape == (2, 20) and found.dtype == bool
+    assert found.sum(axis=1).tolist() == [20, 12]
+    assert found[1, :12].all()
 
 
 def test_batches_and_devices_change_nothing(prepared):

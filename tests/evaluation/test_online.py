@@ -72,7 +72,7 @@ def test_collapsed_features_show_in_both_monitors(prepared, monkeypatch):
         for features in (line, spread, 0 * spread + 1)
     )
     assert low["rankme"] < 1.01 and high["rankme"] > 6
-    rows = probe.valid_rows
+    rows = probe.valid.rows
     assert high["feature_std"] == pytest.approx(spread[rows].std(axis=0).mean())
     assert none["feature_std"] == 0
 
@@ -87,13 +87,13 @@ def test_the_parts_are_of_their_folds_and_drawn_once(prepared):
     settings = dict(train_folds=(1, 2), valid_folds=(5,), max_records=9)
     probe, again = make_probe(prepared, **settings), make_probe(prepared, **settings)
     fold = prepared.index["fold"]
-    assert set(fold[probe.train_rows]) <= {1, 2}
-    assert set(fold[probe.valid_rows]) == {5}
-    assert len(probe.train_rows) == 9
-    assert len(set(probe.train_rows.tolist())) == 9
-    np.testing.assert_array_equal(probe.train_rows, again.train_rows)
+    assert set(fold[probe.train.rows]) <= {1, 2}
+    assert set(fold[probe.valid.rows]) == {5}
+    assert len(probe.train.rows) == 9
+    assert len(set(probe.train.rows.tolist())) == 9
+    np.testing.assert_array_equal(probe.train.rows, again.train.rows)
     np.testing.assert_array_equal(
-        probe.train_labels, prepared.index["labels"][probe.train_rows]
+        probe.train.labels, prepared.index["labels"][probe.train.rows]
     )
 
 
@@ -120,3 +120,31 @@ def test_a_set_that_does_not_fit_is_named(prepared):
     unlabelled = dataclasses.replace(prepared, index=index)
     with pytest.raises(ConfigError, match="has no labels to probe"):
         make_probe(unlabelled)
+
+
+def labelled_in_part(prepared, known):
+    """The set with the labels of the records `known` [N] alone."""
+    valid = prepared.index["labels_valid"] * np.asarray(known)[:, None]
+    labels = prepared.index["labels"] * valid
+    index = {**prepared.index, "labels": labels, "labels_valid": valid}
+    return dataclasses.replace(prepared, index=index)
+
+
+def test_unknown_labels_are_no_negatives(prepared, monkeypatch):
+    known = np.arange(200) % 2 == 0
+    part = labelled_in_part(prepared, known)
+    probe = make_probe(part, valid_folds=(8, 9, 10), train_folds=(1, 2, 3, 4))
+    assert known[probe.train.rows].all() and known[probe.valid.rows].all()
+    # Were the others negatives, features that hold all labels would be wrong there.
+    labels = prepared.index["labels"].astype(float)
+    noise = 1e-3 * np.random.default_rng(0).normal(size=(200, 40))
+    features = np.concatenate([labels, noise], axis=1)
+    assert run_on(probe, part, features, monkeypatch)["macro_auroc"] > 0.99
+
+
+def test_folds_in_which_nothing_can_be_scored_are_named(prepared):
+    fold = prepared.index["fold"]
+    part = labelled_in_part(prepared, fold != 9)
+    message = "probe.valid_folds: no label of synthetic has known positives and neg"
+    with pytest.raises(ConfigError, match=message):
+        make_probe(part, valid_folds=(9,))

@@ -70,7 +70,9 @@ def test_output_and_gradient_are_those_of_the_formula(dtype, masked):
 @pytest.mark.parametrize("rows", [0, 1, 2, 4, 1000])
 def test_size_of_the_chunks_changes_nothing(rows, masked):
     inputs = _inputs("float32", masked)
-    out, gradient = _run(*inputs, chunk_bytes=rows * ROW_BYTES)
+    out, gradient = _run(
+        *inputs, chunk_bytes=(rows * ROW_BYTES, (B - rows) * ROW_BYTES)
+    )
     expected, expected_gradient = _reference(*inputs)
     np.testing.assert_allclose(out, expected, atol=1e-5)
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-5)
@@ -98,6 +100,18 @@ def test_row_without_any_valid_key_gives_no_nan_and_spoils_no_other_row():
     expected, wanted = _reference(qkv[some], valid[some], out_gradient[some])
     np.testing.assert_allclose(out[some], expected, atol=1e-5)
     np.testing.assert_allclose(gradient[some], wanted, atol=1e-5)
+
+
+def test_row_without_any_valid_key_has_the_gradient_of_its_output():
+    # All its weights are equal: value j gets the mean of what the output gets.
+    qkv, valid, out_gradient = _inputs("float32", True)
+    valid[1] = False
+    out, gradient = _run(qkv, valid, out_gradient)
+    value = qkv[1, :, :, 2]
+    expected = np.broadcast_to(value.mean(0), out[1].shape)
+    np.testing.assert_allclose(out[1], expected, atol=1e-6)
+    mean = np.broadcast_to(out_gradient[1].mean(0), value.shape)
+    np.testing.assert_allclose(gradient[1, :, :, 2], mean, atol=1e-6)
 
 
 def test_large_logits_do_not_overflow():

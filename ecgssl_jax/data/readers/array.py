@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgssl_jax.data.readers.manifest import Signals, read_array
+from ecgssl_jax.data.readers.signals import Signals, check_signals, read_array
 from ecgssl_jax.data.readers.source import Reading, Source, SourceError, split
 from ecgssl_jax.data.record import Record, RecordError
 
@@ -23,7 +23,7 @@ def array_source(path: str | Path, signals: Signals, *, key: str = "") -> Source
       key: name of the array in a `.npz` of several.
 
     Raises:
-      SourceError: not such an array, or `signals` is incomplete.
+      SourceError: not such an array, or `signals` is incomplete or wrong.
     """
     path = Path(path)
     missing = [x for x in ("rate", "unit", "leads") if getattr(signals, x) is None]
@@ -32,6 +32,7 @@ def array_source(path: str | Path, signals: Signals, *, key: str = "") -> Source
         raise SourceError(
             f"an array does not say its {', '.join(missing)}; pass {flags}"
         )
+    check_signals(signals)
     array = _open(path, key)
     if array.ndim != 3:
         raise SourceError(
@@ -46,6 +47,7 @@ def array_source(path: str | Path, signals: Signals, *, key: str = "") -> Source
         tasks=[functools.partial(_read, path, key, signals, part) for part in parts],
         num_records=len(array),
         rates=(float(signals.rate or 0),),
+        notes=("no patients, no folds: each record counts as a patient of its own",),
     )
 
 

@@ -1,102 +1,92 @@
-"""A table (CSV or Parquet) whose rows point at `.npy` files, one record each.
+"""A table (CSV or Parquet) whose rows point at files, one record each.
 
 Columns:
 
-    path      the file, relative to the table's folder; the only one needed
+    path      the file, relative to the table's folder; the only one needed. A
+              .npy file, or a WFDB record: its .hea, or its name without suffix
     id        name of the record; else the path
-    labels    names of the labels that hold, separated by ";". "none" says that
-              none holds; an empty cell, that nothing is known
+    labels    names of the labels that hold, separated by ";" (or a list, in
+              Parquet). "none" says that none holds; an empty cell, that nothing
+              is known
     label_X   or one column for each label: 1, 0, or empty for unknown
     text      report or diagnoses
     patient   identifier of the patient, stored as a hash
     fold      number of the fold
     rate, unit, leads, layout
-              where they differ from record to record; else they come as
-              arguments (leads separated by commas, semicolons or spaces)
+              of a .npy file, where they differ from record to record; else they
+              come as arguments. Leads are separated by commas, semicolons or
+              spaces, "-" for a column to leave out. A WFDB record has its own
 
-All others are kept as attributes.
+All others are kept as attributes, as they are.
 """
 
 import csv
 import dataclasses
 import functools
 import math
-import re
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from tqdm import tqdm
 
-from ecgssl_jax.data.readers.source import Reading, Source, SourceError, split
-from ecgssl_jax.data.readers.units import millivolts_per_unit
-from ecgssl_jax.data.record import Record, RecordError
-from ecgssl_jax.leads import lead_columns
-
-LAYOUTS = ("TC", "CT")
-_OWN = (
-    "path",
-    "id",
-    "labels",
-    "text",
-    "patient",
-    "fold",
-    "rate",
-    "unit",
-    "leads",
-    "layout",
+from ecgssl_jax.data.readers.signals import (
+    Signals,
+    check_signals,
+    load_npy,
+    read_array,
+    split_leads,
 )
+from ecgssl_jax.data.readers.source import Reading, Source, SourceError, split
+from ecgssl_jax.data.readers.wfdb_records import read_header, read_wfdb
+from ecgssl_jax.data.record import Record, RecordError
+
+# The columns, with other names for them, which are taken for mistakes: as an
+# attribute, an identifier would be stored in clear.
+_OWN: dict[str, tuple[str, ...]] = {
+    "path": ("paths", "file", "filename", "file_name", "filepath", "file_path"),
+    "id": ("record", "record_id", "recordid", "ecg_id"),
+    "labels": ("label",),
+    "text": ("texts", "report", "reports"),
+    "patient": ("patients", "patient_id", "patientid", "subject", "subject_id", "mrn"),
+    "fold": ("folds", "strat_fold"),
+    "rate": ("sampling_rate", "sample_rate", "fs"),
+    "unit": ("units",),
+    "leads": ("lead", "lead_names"),
+    "layout": (),
+}
+_BY_OTHER_NAME = {name: own for own, names in _OWN.items() for name in (own, *names)}
 _LABEL = "label_"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Signals:
-    """How to read arrays; None where a column of the table says so.
-
-    Attributes:
-      rate: sampling rate, Hz.
-      unit: of the samples, such as "mV", "uV" or "4.88uV" for a step of that size.
-      leads: names of the columns, in order.
-      layout: "TC" for [samples, leads], "CT" for [leads, samples].
-    """
-
-    rate: float | None = None
-    unit: str | None = None
-    leads: tuple[str, ...] | None = None
-    layout: str = "TC"
-
-
-def split_leads(text: str) -> tuple[str, ...]:
-    """Lead names that are separated by commas, semicolons or spaces."""
-    return tuple(name for name in re.split(r"[,;\s]+", text.strip()) if name)
+_BEYOND = "beyond the last column"
 
 
 def manifest_source(path: str | Path, signals: Signals) -> Source:
     """The records that a table lists; `signals` where its columns do not say.
 
     Raises:
-      SourceError: not a table, no column `path`, or rate, unit or leads neither in
-        a column nor given.
+      SourceError: not a table, no column `path`, a column named almost as one of
+        ours, or rate, unit or leads unknown or neither in a column nor given.
     """
     path = Path(path)
-    rows = read_table(path)
+    check_signals(signals)
+    columns, rows = read_table(path)
+    _check_columns(path, columns)
     if not rows:
         raise SourceError(f"{path} has no rows")
-    columns = list(rows[0])
-    if "path" not in columns:
-        raise SourceError(f"{path} has no column 'path'; found {', '.join(columns)}")
+    rates, array = _scan(path.parent, signals, rows)
     for name, flag in (("rate", "source-rate"), ("unit", "unit"), ("leads", "leads")):
-        if name not in columns and getattr(signals, name) is None:
+        if array and name not in columns and getattr(signals, name) is None:
             raise SourceError(
-                f"{path} has no column {name!r}; add one or pass --{flag}"
+                f"{path} has no column {name!r}, and {array} is no WFDB record, whose "
+                f"header says it; add the column or pass --{flag}"
             )
-    ids = Counter(str(row["id"]) for row in rows if row.get("id"))
+    ids = Counter(_text(row["id"]) for row in rows if row.get("id", "") != "")
     repeated = [id for id, count in ids.items() if count > 1]
     if repeated:
         raise SourceError(f"{path}: column 'id' repeats {', '.join(repeated[:5])}")
     labels = _label_names(path, rows, columns)
-    rates = {signals.rate} if "rate" not in columns else set(map(_rate_or_none, rows))
     return Source(
         description=f"records listed in {path.name}, {len(rows)} records",
         tasks=[
@@ -104,28 +94,107 @@ def manifest_source(path: str | Path, signals: Signals) -> Source:
             for part in split(rows)
         ],
         num_records=len(rows),
-        rates=tuple(sorted(rate for rate in rates if rate is not None)),
+        rates=tuple(rates),
         labels=labels,
+        notes=_notes(columns),
     )
 
 
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """Rows of a CSV or Parquet file; empty cells are ""."""
+def read_table(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows of a CSV or Parquet file; empty cells are ""."""
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             import pyarrow.parquet
 
-            rows = pyarrow.parquet.read_table(path).to_pylist()
+            with pyarrow.parquet.ParquetFile(path) as table:
+                columns = list(table.schema_arrow.names)
+                rows = [
+                    _filled(row)
+                    for batch in table.iter_batches()
+                    for row in batch.to_pylist()
+                ]
         else:
             with path.open(newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.DictReader(file, restkey="beyond the last column"))
+                reader = csv.DictReader(file, restkey=_BEYOND)
+                rows = [_filled(row) for row in reader]
+                columns = list(reader.fieldnames or ())
     except (OSError, ValueError, csv.Error) as error:
         raise SourceError(f"{path} cannot be read as a table: {error}") from error
-    return [{k: "" if _is_empty(v) else v for k, v in row.items()} for row in rows]
+    return columns, rows
+
+
+def _filled(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: "" if _is_empty(value) else value for name, value in row.items()}
 
 
 def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    """Raises SourceError for columns that repeat, or that miss a name of ours."""
+    repeated = [name for name, count in Counter(columns).items() if count > 1]
+    if repeated:
+        raise SourceError(f"{path} has more than one column {repeated[0]!r}")
+    for name in columns:
+        folded = name.strip().lower().replace(" ", "_").replace("-", "_")
+        near = _BY_OTHER_NAME.get(folded)
+        if folded.startswith(_LABEL) and not name.startswith(_LABEL):
+            near = f"{_LABEL}X"
+        # Beside our column, another name is an attribute; not for the patient.
+        taken = near in columns and folded != near and near != "patient"
+        if near and name != near and not taken:
+            raise SourceError(
+                f"{path}: column {name!r} would be kept as an attribute, as it is. "
+                f"If it is {near!r}, name it so; if not, name it otherwise or "
+                "leave it out"
+            )
+    if "path" not in columns:
+        raise SourceError(f"{path} has no column 'path'; found {', '.join(columns)}")
+
+
+def _notes(columns: Sequence[str]) -> tuple[str, ...]:
+    """What a table says by its columns, to be read before anything is prepared."""
+    notes = []
+    if "patient" not in columns:
+        notes.append("no column 'patient': each record counts as a patient of its own")
+    if "fold" not in columns:
+        notes.append("no column 'fold': evaluation, which needs folds, is not possible")
+    kept = [name for name in columns if _is_attribute(name)]
+    if kept:
+        notes.append(f"columns kept as attributes, as they are: {', '.join(kept)}")
+    return tuple(notes)
+
+
+def _is_attribute(column: str) -> bool:
+    return column not in _OWN and not column.startswith(_LABEL)
+
+
+def _scan(
+    root: Path, signals: Signals, rows: Sequence[Mapping]
+) -> tuple[list[float], str | None]:
+    """All sampling rates, and the first path of an array, if any."""
+    rates, first_array = set(), None
+    for row in tqdm(rows, unit="record", desc="headers", delay=2):
+        path = str(row["path"])
+        record = _wfdb_record(root / path)
+        try:
+            if record is None:
+                first_array = first_array or path
+                rates.add(_own_signals(row, signals, path).rate or math.nan)
+            else:
+                rates.add(read_header(Path(f"{record}.hea")).rate)
+        except RecordError:
+            pass  # reported when the record is read
+    return sorted(rate for rate in rates if 0 < rate < math.inf), first_array
+
+
+def _wfdb_record(path: Path) -> Path | None:
+    """The WFDB record that a path names, without suffix; None for an array."""
+    if path.suffix == ".hea":
+        return path.with_suffix("")
+    named = path.suffix != ".npy" and os.path.exists(f"{path}.hea")
+    return path if named else None
 
 
 def _label_names(path, rows, columns) -> tuple[str, ...]:
@@ -134,27 +203,22 @@ def _label_names(path, rows, columns) -> tuple[str, ...]:
         raise SourceError(f"{path} has a column 'labels' and columns {own}; keep one")
     if own:
         return tuple(name.removeprefix(_LABEL) for name in own)
-    cells = [_listed(row) for row in rows if row.get("labels")]
-    return tuple(sorted(set().union(*cells)))
+    names = {name for row in rows for name in _listed(row.get("labels", ""))}
+    return tuple(sorted(name for name in names if name.lower() != "none"))
 
 
-def _listed(row: Mapping[str, Any]) -> set[str]:
-    names = {name.strip() for name in str(row["labels"]).split(";")}
-    return names - {"", "none"}
-
-
-def _rate_or_none(row: Mapping[str, Any]) -> float | None:
-    try:
-        return float(row["rate"])
-    except ValueError:
-        return None  # reported when the record is read
+def _listed(cell: Any) -> set[str]:
+    """The names in a cell of the column `labels`."""
+    names = cell if isinstance(cell, list) else str(cell).split(";")
+    return {str(name).strip() for name in names if not _is_empty(name)} - {""}
 
 
 def _read_rows(
     root: Path, signals: Signals, labels: Sequence[str], rows: Sequence[Mapping]
 ) -> Iterator[Reading]:
     for row in rows:
-        id = str(row.get("id") or row["path"] or "(no path)")
+        own = row.get("id", "")
+        id = _text(row["path"] if own == "" else own) or "(no path)"
         try:
             yield id, _read_row(root, signals, labels, row, id)
         except RecordError as error:
@@ -162,34 +226,56 @@ def _read_rows(
 
 
 def _read_row(root, signals, labels, row, id) -> Record:
-    if not row["path"]:
+    if row["path"] == "":
         raise RecordError(f"the row of {id!r} has no path")
     path = root / str(row["path"])
-    own = {name: row[name] for name in ("unit", "layout") if row.get(name)}
-    if row.get("leads"):
-        own["leads"] = split_leads(str(row["leads"]))
-    if "rate" in row:
-        own["rate"] = _number(row, "rate", path)
-    signals = dataclasses.replace(signals, **own)
-    return Record(
-        id=id,
-        **read_array(load_npy(path), signals, str(path)),
-        patient=_identifier(row.get("patient", "")),
-        fold=_fold(row, path),
-        labels=_read_labels(row, labels, path),
-        text=str(row.get("text", "")),
-        attributes={
+    if _BEYOND in row:
+        raise RecordError(
+            f"{path}: its row has more cells than the table has columns, from "
+            f"{row[_BEYOND][0]!r} on; a comma within a text needs quotes around it"
+        )
+    own = _own_signals(row, signals, path)
+    facts: dict[str, Any] = {
+        "id": id,
+        "patient": _text(row.get("patient", "")),
+        "fold": _fold(row, path),
+        "labels": _read_labels(row, labels, path),
+        "text": str(row.get("text", "")),
+        "attributes": {
             name: value
             for name, value in row.items()
-            if name not in _OWN and not name.startswith(_LABEL) and value != ""
+            if _is_attribute(name) and value != ""
         },
-    )
+    }
+    wfdb_record = _wfdb_record(path)
+    if wfdb_record is None:
+        return Record(**facts, **read_array(load_npy(path), own, str(path)))
+    record = read_wfdb(wfdb_record, **facts)
+    if row.get("rate", "") != "" and own.rate != record.rate:
+        raise RecordError(
+            f"{path}: column rate holds {row['rate']!r}, the header {record.rate:g}"
+        )
+    return record
+
+
+def _own_signals(row, signals, path) -> Signals:
+    """`signals`, and what the cells of a row say instead."""
+    own: dict[str, Any] = {
+        name: str(row[name]) for name in ("unit", "layout") if row.get(name, "") != ""
+    }
+    leads = row.get("leads", "")
+    if leads != "":
+        listed = isinstance(leads, list)
+        own["leads"] = tuple(map(str, leads)) if listed else split_leads(str(leads))
+    if row.get("rate", "") != "":
+        own["rate"] = _number(row, "rate", path)
+    return dataclasses.replace(signals, **own)
 
 
 def _number(row, column, path) -> float:
     try:
         return float(row[column])
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise RecordError(f"{path}: column {column} holds {row[column]!r}") from error
 
 
@@ -197,12 +283,12 @@ def _fold(row, path) -> int:
     if row.get("fold", "") == "":
         return -1
     fold = _number(row, "fold", path)
-    if not fold.is_integer():
+    if not fold.is_integer() or abs(fold) >= 2**31:
         raise RecordError(f"{path}: column fold holds {row['fold']!r}")
     return int(fold)
 
 
-def _identifier(value: Any) -> str:
+def _text(value: Any) -> str:
     # A column of integers with gaps arrives as floats: 17.0 is patient 17.
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
@@ -211,9 +297,14 @@ def _identifier(value: Any) -> str:
 
 def _read_labels(row, labels, path) -> dict[str, float]:
     if "labels" in row:
+        names = _listed(row["labels"])
+        listed = {name for name in names if name.lower() != "none"}
+        if listed and listed != names:
+            raise RecordError(
+                f"{path}: column labels holds {row['labels']!r}: none, or some?"
+            )
         # An empty cell is an unlabelled record, not one without any condition.
-        listed = _listed(row)
-        return {x: float(x in listed) for x in labels} if row["labels"] else {}
+        return {x: float(x in listed) for x in labels} if names else {}
     values = {}
     for name in labels:
         if row[_LABEL + name] != "":
@@ -224,50 +315,3 @@ def _read_labels(row, labels, path) -> dict[str, float]:
                     "expected 1, 0 or nothing"
                 )
     return values
-
-
-def load_npy(path: Path) -> np.ndarray:
-    """The array in a file. Raises RecordError if it is missing or damaged."""
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise RecordError(f"{path}: not a readable .npy file ({error})") from error
-
-
-def read_array(array: np.ndarray, signals: Signals, where: str) -> dict[str, Any]:
-    """The fields ecg, rate and leads of a Record from an array and its description.
-
-    Raises:
-      RecordError: the array does not fit the description.
-    """
-    names, layout = signals.leads or (), signals.layout
-    if layout not in LAYOUTS:
-        raise RecordError(f"{where}: layout {layout!r} is none of {', '.join(LAYOUTS)}")
-    if array.ndim != 2 or not np.issubdtype(array.dtype, np.number):
-        raise RecordError(
-            f"{where}: shape {array.shape}, {array.dtype}; expected numbers, "
-            "samples x leads"
-        )
-    axis = layout.index("C")
-    if array.shape[axis] != len(names):
-        other = "CT" if layout == "TC" else "TC"
-        turned = array.shape[1 - axis] == len(names)
-        hint = f"; it would fit layout {other}" if turned else ""
-        raise RecordError(
-            f"{where}: shape {array.shape} in layout {layout} has {array.shape[axis]} "
-            f"leads, but {len(names)} are named{hint}"
-        )
-    try:
-        columns = lead_columns(names)
-        factor = millivolts_per_unit(signals.unit or "")
-    except ValueError as error:
-        raise RecordError(f"{where}: {error}") from error
-    if not columns:
-        raise RecordError(f"{where}: none of {list(names)} is a standard lead")
-    ecg = array if layout == "TC" else array.T
-    ecg = ecg[:, list(columns.values())].astype(np.float64) * factor
-    return {
-        "ecg": ecg.astype(np.float32),
-        "rate": float(signals.rate or 0),
-        "leads": tuple(columns),
-    }

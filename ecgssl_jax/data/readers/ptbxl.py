@@ -18,6 +18,7 @@ from ecgssl_jax.data.record import RecordError
 DATABASE = "ptbxl_database.csv"
 STATEMENTS = "scp_statements.csv"
 FILENAME_COLUMNS = {100: "filename_lr", 500: "filename_hr"}
+_NEEDED = ("ecg_id", "patient_id", "scp_codes", "strat_fold")
 _STATEMENT_COLUMNS = (
     "description",
     "diagnostic",
@@ -55,12 +56,13 @@ def ptbxl_source(root: str | Path, *, rate: float = 100) -> Source:
         )
     label_table = read_statements(root / STATEMENTS)
     labels = tuple(label_table)
-    rows = _read_table(root / DATABASE, FILENAME_COLUMNS[int(rate)])
+    filename_column = FILENAME_COLUMNS[int(rate)]
+    rows = _read_table(root / DATABASE, (*_NEEDED, filename_column))
     return Source(
         description=f"PTB-XL, {rate:g} Hz, {len(rows)} records",
         tasks=[
-            functools.partial(_read_rows, root, FILENAME_COLUMNS[int(rate)], labels, p)
-            for p in split(rows)
+            functools.partial(_read_rows, root, filename_column, labels, part)
+            for part in split(rows)
         ],
         num_records=len(rows),
         rates=(float(rate),),
@@ -72,35 +74,36 @@ def ptbxl_source(root: str | Path, *, rate: float = 100) -> Source:
 def read_statements(path: Path) -> dict[str, dict[str, Any]]:
     """The table of SCP-ECG statements, by statement, in alphabetical order."""
     table = {}
-    for row in _read_csv(path):
+    for row in _read_table(path, _STATEMENT_COLUMNS):
         name = row[next(iter(row))]
         facts: dict[str, Any] = {}
         for column in _STATEMENT_COLUMNS:
-            value = row[column]
+            value = row[column] or ""
             is_flag = column in ("diagnostic", "form", "rhythm")
             facts[column] = value == "1.0" if is_flag else value
         table[name] = facts
     return dict(sorted(table.items()))
 
 
-def _read_csv(path: Path) -> list[dict[str, str]]:
+def _read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a table. Raises SourceError if it lacks columns, or rows."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or ()
     except FileNotFoundError:
         raise SourceError(
             f"{path} is missing; --source must name the folder that holds "
             f"{DATABASE}, {STATEMENTS} and records100 or records500 "
             "(or pass --download)"
         ) from None
-
-
-def _read_table(path: Path, filename_column: str) -> list[dict[str, str]]:
-    rows = _read_csv(path)
-    needed = ("ecg_id", "patient_id", "scp_codes", "strat_fold", filename_column)
-    missing = [name for name in needed if not rows or name not in rows[0]]
+    except (OSError, ValueError, csv.Error) as error:
+        raise SourceError(f"{path} cannot be read as a table: {error}") from error
+    missing = [name for name in needed if name not in columns]
     if missing:
         raise SourceError(f"{path} has no column {', '.join(missing)}")
+    if not rows:
+        raise SourceError(f"{path} has no rows")
     return rows
 
 
@@ -118,17 +121,21 @@ def _read_rows(
 
 
 def _read_row(root, filename_column, labels, row):
+    if None in row:
+        raise RecordError(
+            f"{DATABASE}, ecg_id {row['ecg_id']}: more cells than columns"
+        )
     try:
         codes = ast.literal_eval(row["scp_codes"])
         fold = int(float(row["strat_fold"]))
         patient = str(int(float(row["patient_id"])))
         if not isinstance(codes, dict) or not row[filename_column]:
             raise ValueError("scp_codes is no dictionary, or there is no file name")
-    except (ValueError, SyntaxError, TypeError) as error:
+    except (ValueError, SyntaxError, TypeError, OverflowError) as error:
         raise RecordError(
             f"{DATABASE}, ecg_id {row['ecg_id']}: unreadable row ({error})"
         ) from error
-    unknown = sorted(set(codes) - set(labels))
+    unknown = [name for name in codes if name not in labels]
     if unknown:
         raise RecordError(
             f"{DATABASE}, ecg_id {row['ecg_id']}: statements {unknown} are not in "

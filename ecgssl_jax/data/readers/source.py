@@ -25,6 +25,7 @@ class Source:
       rates: every sampling rate that occurs, Hz.
       labels: names of the labels, in the order of the label axis.
       label_table: further facts about a label, by its name.
+      notes: sentences about it that its user should read before preparing it.
     """
 
     description: str
@@ -35,6 +36,7 @@ class Source:
     label_table: Mapping[str, Mapping[str, Any]] = dataclasses.field(
         default_factory=dict
     )
+    notes: tuple[str, ...] = ()
 
 
 class SourceError(ValueError):
@@ -44,3 +46,8 @@ class SourceError(ValueError):
 def split(items: Sequence, size: int = RECORDS_PER_TASK) -> list[Sequence]:
     """Consecutive pieces of at most `size` items."""
     return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def printable(name: str) -> str:
+    """A file's name as UTF-8 can hold it; bytes that are not UTF-8 are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,65 +1,39 @@
 """WFDB records: PhysioNet's header (`.hea`) and signal files.
 
 Most archives store all leads of a record interleaved in one file of 16-bit
-samples ("format 16"), which is read here directly: some fifty times as fast as
-through the `wfdb` package, and with the header's checksums verified. Every
-other layout goes through `wfdb`. Format: header(5) and signal(5) of the WFDB
+samples ("format 16", or "16+24" where a header of 24 bytes precedes them), which
+is read here directly: some fifty times as fast as through the `wfdb` package,
+and verified by the header's checksums. Every other layout goes through `wfdb`,
+and only its length is verified. Format: header(5) and signal(5) of the WFDB
 Applications Guide.
 """
 
-import dataclasses
 import functools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from ecgssl_jax.data.readers.source import Reading, Source, SourceError, split
+from ecgssl_jax.data.readers.source import (
+    Reading,
+    Source,
+    SourceError,
+    printable,
+    split,
+)
 from ecgssl_jax.data.readers.units import millivolts_per_unit
+from ecgssl_jax.data.readers.wfdb_header import Header, Signal, read_header
 from ecgssl_jax.data.record import Record, RecordError
-from ecgssl_jax.leads import lead_columns
+from ecgssl_jax.leads import canonical_lead, lead_columns, unknown_leads
 
-_DEFAULT_GAIN = 200.0  # header(5): where the gain is zero or absent
+_DEFAULT_GAIN = 200.0  # header(5): steps per mV where the gain is zero or absent
 _MISSING_16 = -32768  # signal(5): an invalid sample of format 16
+_FORMAT_16 = re.compile(r"^16(?:\+(\d+))?$")  # with the offset in its file, bytes
 # Comments such as "Age: 63" and "<sex>: F" that are facts rather than text.
 _FACT = re.compile(r"^<?(age|sex|gender)>?\s*:\s*(.*)$", re.IGNORECASE)
 _HEADING = re.compile(r"^<[^>]*>\s*:?\s*$")
-_GAIN = re.compile(r"^([^(/]+)(?:\(([^)]*)\))?(?:/(.+))?$")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Signal:
-    """One signal line of a header; the physical value is (x - baseline) / gain."""
-
-    file: str
-    format: str
-    gain: float
-    baseline: int
-    unit: str
-    checksum: int | None
-    name: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Header:
-    """A header file.
-
-    Attributes:
-      path: of the file.
-      rate: Hz.
-      length: samples per signal, None where the header does not say.
-      signals: none for a record of several segments.
-      comments: the lines after "#".
-      segments: names of the records of which this one consists, if so.
-    """
-
-    path: Path
-    rate: float
-    length: int | None
-    signals: tuple[Signal, ...]
-    comments: tuple[str, ...]
-    segments: tuple[str, ...]
 
 
 def wfdb_source(root: str | Path, *, label_comment: str = "") -> Source:
@@ -75,45 +49,64 @@ def wfdb_source(root: str | Path, *, label_comment: str = "") -> Source:
         commas: "Dx" for "# Dx: 426783006,59118001". Without it there are none.
 
     Raises:
-      SourceError: no records, or no record with such a comment.
+      SourceError: no records, no record with such a comment, or none with a
+        signal that is a standard lead.
     """
     root = Path(root)
-    names = {path.relative_to(root).as_posix()[:-4] for path in root.rglob("*.hea")}
-    if (root / "RECORDS").exists():
-        lines = (root / "RECORDS").read_text(encoding="utf-8").splitlines()
-        # Entries that end in a slash are folders with a RECORDS of their own.
-        names |= {x.strip() for x in lines if x.strip() and not x.strip().endswith("/")}
+    names = _record_names(root)
     if not names:
         raise SourceError(f"{root} holds no WFDB records: no file *.hea, no RECORDS")
-    headers, segments = {}, set()
-    for name in names:
+    rates: dict[str, float] = {}
+    labels: dict[str, tuple[str, ...]] = {}
+    segments, known, unknown = set(), False, set()
+    for name in tqdm(sorted(names), unit="record", desc="headers", delay=2):
         try:
             header = read_header(root / f"{name}.hea")
         except RecordError:
             continue  # reported when the record is read
-        headers[name] = header
+        rates[name] = header.rate
+        if label_comment:
+            labels[name] = tuple(_labels(header, label_comment))
         folder = name.rpartition("/")[0]
         segments |= {f"{folder}/{x}" if folder else x for x in header.segments}
+        for signal in header.signals:
+            is_known = canonical_lead(signal.name) is not None
+            known |= is_known
+            if not is_known:
+                unknown.add(signal.name)
+    if unknown and not known:
+        raise SourceError(
+            f"no signal of any record below {root} is a standard lead; found "
+            f"{', '.join(map(repr, sorted(unknown)[:20]))}"
+        )
     chosen = sorted(names - segments)
-    labels = set()
-    for name in chosen:
-        if label_comment and name in headers:
-            labels |= set(_labels(headers[name], label_comment))
-    if label_comment and not labels:
+    occurring = sorted({x for name in chosen for x in labels.get(name, ())})
+    if label_comment and not occurring:
         raise SourceError(
             f"no header below {root} has a comment '{label_comment}: ...' with labels"
         )
-    rates = {headers[name].rate for name in chosen if name in headers}
     return Source(
         description=f"WFDB records in {root.name}, {len(chosen)} records",
         tasks=[
-            functools.partial(_read_names, root, label_comment, sorted(labels), part)
+            functools.partial(_read_names, root, label_comment, occurring, part)
             for part in split(chosen)
         ],
         num_records=len(chosen),
-        rates=tuple(sorted(rates)),
-        labels=tuple(sorted(labels)),
+        rates=tuple(sorted({rates[name] for name in chosen if name in rates})),
+        labels=tuple(occurring),
+        notes=("no patients, no folds: each record counts as a patient of its own",),
     )
+
+
+def _record_names(root: Path) -> set[str]:
+    names = {path.relative_to(root).as_posix()[:-4] for path in root.rglob("*.hea")}
+    if (root / "RECORDS").exists():
+        # As file names are read: what is not UTF-8 still names its file.
+        text = (root / "RECORDS").read_text(encoding="utf-8", errors="surrogateescape")
+        # Entries that end in a slash are folders with a RECORDS of their own.
+        lines = [line.strip() for line in text.splitlines()]
+        names |= {x for x in lines if x and not x.endswith("/")}
+    return names
 
 
 def _read_names(
@@ -121,22 +114,25 @@ def _read_names(
 ) -> Iterator[Reading]:
     for name in names:
         try:
-            header = read_header(root / f"{name}.hea")
-            text, attributes = _split_comments(header.comments, label_comment)
-            own = set(_labels(header, label_comment)) if label_comment else set()
-            yield (
-                name,
-                read_wfdb(
-                    root / name,
-                    id=name,
-                    text=text,
-                    attributes=attributes,
-                    # Without the comment, nothing is known about any label.
-                    labels={x: float(x in own) for x in labels} if own else {},
-                ),
-            )
+            yield name, _read_name(root, label_comment, labels, name)
         except RecordError as error:
-            yield name, error
+            yield printable(name), error
+
+
+def _read_name(root, label_comment, labels, name) -> Record:
+    if name != printable(name):
+        raise RecordError(f"{printable(name)}: its name is not UTF-8; rename the files")
+    header = read_header(root / f"{name}.hea")
+    text, attributes = _split_comments(header.comments, label_comment)
+    own = set(_labels(header, label_comment)) if label_comment else set()
+    return read_signals(
+        header,
+        id=name,
+        text=text,
+        attributes=attributes,
+        # Without the comment, nothing is known about any label.
+        labels={x: float(x in own) for x in labels} if own else {},
+    )
 
 
 def _labels(header: Header, key: str) -> list[str]:
@@ -165,102 +161,66 @@ def _split_comments(
     return "\n".join(lines), facts
 
 
-def read_header(path: Path) -> Header:
-    """Parses a header file. Raises RecordError if it is missing or malformed."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
-    comments = tuple(x[1:].strip() for x in lines if x.startswith("#"))
-    lines = [x for x in lines if x.strip() and not x.startswith("#")]
-    try:
-        first = lines[0].split()
-        is_divided = "/" in first[0]
-        count = int(first[1])
-        # "360/1000(5)": the counter frequency after the slash is not the rate.
-        rate = float(re.split(r"[/(]", first[2])[0])
-        length = int(first[3]) if len(first) > 3 else None
-        described = lines[1 : 1 + count]
-        signals = () if is_divided else tuple(map(_parse_signal, described))
-        # "~" is a gap, and a segment of length 0 describes the layout only.
-        parts = [line.split()[0] for line in lines[1:]] if is_divided else []
-    except (IndexError, ValueError) as error:
-        raise RecordError(f"{path}: malformed WFDB header ({error})") from error
-    if not is_divided and len(signals) != count:
-        raise RecordError(
-            f"{path}: announces {count} signals but describes {len(signals)}"
-        )
-    if not rate > 0:
-        raise RecordError(f"{path}: sampling rate {rate:g} Hz")
-    return Header(
-        path=path,
-        rate=rate,
-        length=length or None,
-        signals=signals,
-        comments=comments,
-        segments=tuple(part for part in parts if part != "~"),
-    )
-
-
-def _parse_signal(line: str) -> Signal:
-    fields = line.split(maxsplit=8)
-    gain, baseline, unit = _DEFAULT_GAIN, None, "mV"
-    if len(fields) > 2:
-        match = _GAIN.match(fields[2])
-        if match is None:
-            raise ValueError(f"gain {fields[2]!r}")
-        gain = float(match[1]) or _DEFAULT_GAIN
-        baseline = int(match[2]) if match[2] else None
-        unit = match[3] or "mV"
-    adc_zero = int(fields[4]) if len(fields) > 4 else 0
-    return Signal(
-        file=fields[0],
-        format=fields[1],
-        gain=gain,
-        baseline=adc_zero if baseline is None else baseline,
-        unit=unit,
-        checksum=int(fields[6]) if len(fields) > 6 else None,
-        name=fields[8] if len(fields) > 8 else "",
-    )
-
-
 def read_wfdb(path: Path, *, id: str, **fields) -> Record:
-    """The record whose header is `path` + ".hea".
+    """The record whose header is `path` + ".hea"; see `read_signals`."""
+    return read_signals(read_header(Path(f"{path}.hea")), id=id, **fields)
 
-    Signals that are none of the twelve leads are left out; `fields` are further
-    fields of the Record.
+
+def read_signals(header: Header, *, id: str, **fields) -> Record:
+    """The record that a header describes.
+
+    Signals that are none of the twelve leads are left out, with a remark, as is a
+    gain that the header does not say; `fields` are further fields of the Record.
 
     Raises:
       RecordError: files missing, truncated, contradicting their header or its
         checksums, an unknown unit, or no lead among the signals.
     """
-    header = read_header(path.with_name(path.name + ".hea"))
-    simple = header.signals and all(
-        s.format == "16" and s.file == header.signals[0].file for s in header.signals
-    )
-    if not simple or header.length is None:
-        return _read_with_wfdb(path, id, fields)
+    if not header.signals or header.length is None or _offset_16(header) is None:
+        return _read_with_wfdb(header, id, fields)
     names = [signal.name for signal in header.signals]
     columns = known_leads(header.path, names)
-    samples = _read_format_16(header)
     keep = list(columns.values())
     gains, baselines = [], []
     for signal in (header.signals[column] for column in keep):
-        gains.append(signal.gain / _millivolts(signal.unit, header.path))
+        gain = signal.gain or _DEFAULT_GAIN
+        gains.append(gain / _millivolts(signal.unit, header.path))
         baselines.append(signal.baseline)
-    chosen = samples[:, keep]
-    ecg = (chosen - np.array(baselines, np.float64)) / np.array(gains)
-    ecg[chosen == _MISSING_16] = np.nan
+    # float32 holds every difference of 16-bit integers exactly.
+    ecg = _read_format_16(header)[:, keep].astype(np.float32)
+    missing = ecg == _MISSING_16
+    ecg -= np.array(baselines, np.float32)
+    ecg /= np.array(gains, np.float32)
+    ecg[missing] = np.nan
     return Record(
         id=id,
-        ecg=ecg.astype(np.float32),
+        ecg=ecg,
         rate=header.rate,
         leads=tuple(columns),
+        remarks=_remarks(names, header.signals),
         **fields,
     )
 
 
-def known_leads(path: Path, names: list[str]) -> dict[str, int]:
+def _remarks(names: Sequence[str], signals: Sequence[Signal]) -> dict[str, str]:
+    """What is kept, but should be known: finding -> detail."""
+    remarks = {}
+    unknown = unknown_leads(names)
+    if unknown:
+        remarks["unknown signals"] = f"left out: {', '.join(x or '?' for x in unknown)}"
+    silent = [
+        signal.name
+        for signal in signals
+        if not signal.gain and canonical_lead(signal.name)
+    ]
+    if silent:
+        remarks["gain not given"] = (
+            f"{', '.join(silent)}: {_DEFAULT_GAIN:g}/mV as WFDB defines"
+        )
+    return remarks
+
+
+def known_leads(path: Path, names: Sequence[str]) -> dict[str, int]:
     """Standard lead -> column, for at least one lead; RecordError otherwise."""
     try:
         columns = lead_columns(names)
@@ -278,13 +238,22 @@ def _millivolts(unit: str, where: Path) -> float:
         raise RecordError(f"{where}: {error}") from error
 
 
+def _offset_16(header: Header) -> int | None:
+    """Bytes before the samples, None unless all are of format 16 in one file."""
+    if len({(signal.file, signal.format) for signal in header.signals}) > 1:
+        return None
+    match = _FORMAT_16.match(header.signals[0].format)
+    return int(match[1] or 0) if match else None
+
+
 def _read_format_16(header: Header) -> np.ndarray:
     """[T, C] int16 of a record in one file of format 16, checksums verified."""
-    path = header.path.with_name(header.signals[0].file)
+    path = header.path.parent / header.signals[0].file
     try:
-        samples = np.fromfile(path, "<i2")
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
+        samples = np.fromfile(path, "<i2", offset=_offset_16(header) or 0)
+    except (OSError, ValueError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecordError(f"{path}: cannot be read ({reason})") from error
     length, count = header.length or 0, len(header.signals)
     if samples.size != length * count:
         raise RecordError(
@@ -302,22 +271,25 @@ def _read_format_16(header: Header) -> np.ndarray:
     return samples
 
 
-def _read_with_wfdb(path: Path, id: str, fields) -> Record:
+def _read_with_wfdb(header: Header, id: str, fields) -> Record:
     import wfdb  # slow to import, and needed for uncommon layouts only
 
+    path = header.path.with_suffix("")
     try:
-        signals, facts = wfdb.rdsamp(str(path))
+        signals, facts = wfdb.rdsamp(str(path), return_res=32)
     except Exception as error:  # wfdb raises whatever its parsing runs into
         raise RecordError(f"{path}: {type(error).__name__}: {error}") from error
     if signals is None:
         raise RecordError(f"{path}: no signals")
-    columns = known_leads(path, list(facts["sig_name"]))
+    names = [name or "" for name in facts["sig_name"]]  # None without a description
+    columns = known_leads(path, names)
     keep = list(columns.values())
-    factors = np.array([_millivolts(facts["units"][i], path) for i in keep])
+    factors = [_millivolts(facts["units"][column] or "mV", path) for column in keep]
     return Record(
         id=id,
-        ecg=(signals[:, keep] * factors).astype(np.float32),
+        ecg=signals[:, keep] * np.array(factors, np.float32),
         rate=float(facts["fs"]),
         leads=tuple(columns),
+        remarks=_remarks(names, header.signals),
         **fields,
     )

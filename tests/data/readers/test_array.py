@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ecgssl_jax.data.readers.array import array_source
-from ecgssl_jax.data.readers.manifest import Signals
+from ecgssl_jax.data.readers.signals import Signals
 from ecgssl_jax.data.readers.source import SourceError
 from ecgssl_jax.data.writing import prepare_dataset
 from ecgssl_jax.leads import LEADS
@@ -53,3 +53,9 @@ def test_a_file_that_is_no_such_array_is_an_error(tmp_path, ecgs):
     for name in ("half.npy", "absent.npy", "absent.npz"):
         with pytest.raises(SourceError, match=name):
             array_source(tmp_path / name, PLAIN)
+
+
+def test_a_lead_name_with_a_typo_is_an_error_before_the_array_is_read(tmp_path):
+    typo = Signals(rate=100.0, unit="mV", leads=("I", "IIl"))
+    with pytest.raises(SourceError, match="'IIl'.*did you mean II"):
+        array_source(tmp_path / "absent.npy", typo)

@@ -2,8 +2,10 @@ import csv
 
 import numpy as np
 import pytest
+import wfdb
 
-from ecgssl_jax.data.readers.manifest import Signals, manifest_source, split_leads
+from ecgssl_jax.data.readers.manifest import manifest_source
+from ecgssl_jax.data.readers.signals import Signals
 from ecgssl_jax.data.readers.source import SourceError
 from ecgssl_jax.data.record import Record, RecordError
 from ecgssl_jax.data.writing import Settings, prepare_dataset
@@ -105,7 +107,7 @@ def test_what_no_column_and_no_flag_says_is_asked_for(folder):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"file": "0.npy"}], "no column 'path'; found file"),
+        ([{"where": "0.npy"}], "no column 'path'; found where"),
         ([{"path": "0.npy", "labels": "a", "label_a": 1}], "keep one"),
         ([{"path": "0.npy", "id": 1}, {"path": "1.npy", "id": 1}], "repeats 1"),
     ],
@@ -131,12 +133,14 @@ def test_damaged_rows_and_files_are_found_and_the_rest_kept(folder, make_ecg, tm
     np.save(folder / "turned.npy", make_ecg(9).T)
     np.save(folder / "text.npy", np.array([["a"] * 12] * 1000))
     np.save(folder / "three.npy", np.zeros((2, 1000, 12)))
+    np.savez(folder / "archive.npz", make_ecg(9))
     bad = {
+        "archive.npz": "a .npz archive",
         "truncated.npy": "not a readable .npy file",
         "empty.npy": "not a readable .npy file",
         "absent.npy": "not a readable .npy file",
         "turned.npy": "would fit layout CT",
-        "text.npy": "expected numbers",
+        "text.npy": "expected real numbers",
         "three.npy": r"shape \(2, 1000, 12\)",
         "": "has no path",
     }
@@ -159,19 +163,157 @@ def test_damaged_rows_and_files_are_found_and_the_rest_kept(folder, make_ecg, tm
     assert len(lines) == 1 + len(bad) + 3
 
 
-def test_a_flag_without_a_known_lead_or_unit_is_found(folder):
+def test_a_flag_that_is_wrong_is_an_error_at_once(folder):
     path = _table(folder, [{"path": "0.npy"}])
-    names = tuple(f"channel {i}" for i in range(12))
-    (reading,) = _readings(
-        manifest_source(path, Signals(rate=100.0, unit="mV", leads=names))
-    )
-    assert "none of ['channel 0'" in str(reading)
-    (reading,) = _readings(
+    typo = Signals(rate=100.0, unit="mV", leads=(*LEADS[:11], "V66"))
+    with pytest.raises(SourceError, match="'V66'.*did you mean V6"):
+        manifest_source(path, typo)
+    with pytest.raises(SourceError, match="unit 'cm'"):
         manifest_source(path, Signals(rate=100.0, unit="cm", leads=LEADS))
+
+
+def test_lists_of_a_parquet_file(folder):
+    rows = [
+        {"path": "0.npy", "labels": ["AFIB", "LBBB"], "leads": list(LEADS)},
+        {"path": "1.npy", "labels": ["none"], "leads": list(LEADS)},
+        {"path": "2.npy", "labels": [], "leads": list(LEADS[::-1])},
+        {"path": "3.npy", "labels": None, "leads": None},
+    ]
+    source = manifest_source(_table(folder, rows, "table.parquet"), PLAIN)
+    assert source.labels == ("AFIB", "LBBB")
+    readings = _readings(source)
+    found = [reading.labels for reading in readings]
+    assert found == [{"AFIB": 1, "LBBB": 1}, {"AFIB": 0, "LBBB": 0}, {}, {}]
+    assert [reading.leads for reading in readings] == [LEADS, LEADS, LEADS[::-1], LEADS]
+
+
+def test_none_is_no_label_however_it_is_written(folder):
+    cells = ("a", "None", "NONE", "a; none")
+    rows = [{"path": f"{i}.npy", "labels": cell} for i, cell in enumerate(cells)]
+    source = manifest_source(_table(folder, rows), PLAIN)
+    assert source.labels == ("a",)
+    *readings, mixed = _readings(source)
+    assert [reading.labels for reading in readings] == [{"a": 1}, {"a": 0}, {"a": 0}]
+    assert "none, or some?" in str(mixed)
+
+
+@pytest.mark.parametrize(
+    ("column", "meant"),
+    [
+        ("patient_id", "patient"),
+        ("Patient", "patient"),
+        ("Subject ID", "patient"),
+        ("patient ", "patient"),
+        ("Fold", "fold"),
+        ("label", "labels"),
+        ("Label_AFIB", "label_X"),
+        ("report", "text"),
+        ("sampling-rate", "rate"),
+    ],
+)
+def test_a_column_named_almost_as_ours_is_an_error(folder, column, meant):
+    path = _table(folder, [{"path": "0.npy", column: "1"}])
+    with pytest.raises(SourceError, match=f"column '{column}'.* If it is '{meant}'"):
+        manifest_source(path, PLAIN)
+
+
+def test_another_name_beside_our_column_is_an_attribute_but_for_patients(folder):
+    row = {"path": "0.npy", "filename": "a", "patient": "p"}
+    (record,) = _readings(manifest_source(_table(folder, [row]), PLAIN))
+    assert record.attributes == {"filename": "a"}
+    with pytest.raises(SourceError, match="'patient_id' would be kept"):
+        manifest_source(_table(folder, [{**row, "patient_id": "p"}]), PLAIN)
+
+
+def test_a_repeated_column_is_an_error(folder):
+    (folder / "table.csv").write_text("path,fold,fold\n0.npy,1,2\n")
+    with pytest.raises(SourceError, match="more than one column 'fold'"):
+        manifest_source(folder / "table.csv", PLAIN)
+
+
+def test_notes_say_what_is_stored_as_it_is_and_what_is_not_known(folder):
+    source = manifest_source(_table(folder, [{"path": "0.npy", "age": 5}]), PLAIN)
+    notes = "\n".join(source.notes)
+    assert "no column 'patient'" in notes and "no column 'fold'" in notes
+    assert "kept as attributes, as they are: age" in notes
+    row = {"path": "0.npy", "patient": 1, "fold": 1, "label_a": 1}
+    assert manifest_source(_table(folder, [row]), PLAIN).notes == ()
+
+
+def test_a_row_with_too_many_cells_is_found(folder):
+    lines = ["path,text", "0.npy,sinus rhythm, normal", '1.npy,"sinus rhythm, normal"']
+    (folder / "table.csv").write_text("\n".join(lines))
+    cut, whole = _readings(manifest_source(folder / "table.csv", PLAIN))
+    assert "0.npy: its row has more cells" in str(cut) and "' normal'" in str(cut)
+    assert whole.text == "sinus rhythm, normal" and whole.attributes == {}
+
+
+def test_an_empty_cell_leaves_the_word_to_the_flag(folder):
+    rows = [
+        {"path": "0.npy", "rate": "", "unit": "", "leads": ""},
+        {"path": "1.npy", "rate": 200, "unit": "uV", "leads": ",".join(LEADS)},
+    ]
+    source = manifest_source(_table(folder, rows), PLAIN)
+    assert source.rates == (100.0, 200.0)
+    assert [reading.rate for reading in _readings(source)] == [100.0, 200.0]
+    first, second = _readings(manifest_source(_table(folder, rows), Signals()))
+    assert "0.npy: no rate" in str(first) and second.rate == 200.0
+
+
+def test_an_identifier_of_zero_is_one(folder):
+    rows = [{"path": f"{i}.npy", "id": i, "patient": i} for i in range(2)]
+    readings = _readings(manifest_source(_table(folder, rows, "t.parquet"), PLAIN))
+    assert [reading.id for reading in readings] == ["0", "1"]
+    assert [reading.patient for reading in readings] == ["0", "1"]
+    rows[1]["id"] = 0
+    with pytest.raises(SourceError, match="repeats 0"):
+        manifest_source(_table(folder, rows, "t.parquet"), PLAIN)
+
+
+def _write_wfdb(folder, name, ecg, rate):
+    folder.mkdir(exist_ok=True)
+    wfdb.wrsamp(
+        name,
+        fs=rate,
+        units=["mV"] * 12,
+        sig_name=list(LEADS),
+        p_signal=ecg.astype(np.float64),
+        fmt=["16"] * 12,
+        comments=["the header's own text"],
+        write_dir=str(folder),
     )
-    assert "unit 'cm'" in str(reading)
 
 
-def test_lead_lists_may_be_separated_by_anything_usual():
-    for text in ("I,II,V1", "I II V1", "I; II; V1", "I, II, V1"):
-        assert split_leads(text) == ("I", "II", "V1")
+def test_rows_may_point_at_wfdb_records(folder, make_ecg):
+    ecg = make_ecg(8, rate=250.0)
+    _write_wfdb(folder / "raw", "a_1", ecg, 250)
+    _write_wfdb(folder / "raw", "b", ecg, 250)
+    facts = {"patient": "p", "fold": 2, "text": "ours", "labels": "x"}
+    rows = [{"path": path, **facts} for path in ("raw/a_1", "raw/b.hea")]
+    source = manifest_source(_table(folder, rows), Signals())
+    assert source.rates == (250.0,)
+    for reading in _readings(source):
+        np.testing.assert_allclose(reading.ecg, ecg, atol=1e-3)
+        assert (reading.rate, reading.leads) == (250.0, LEADS)
+        assert (reading.patient, reading.fold, reading.text) == ("p", 2, "ours")
+        assert reading.labels == {"x": 1}
+    # Beside arrays, what the arrays do not say is needed again.
+    rows.append({"path": "0.npy", **facts})
+    with pytest.raises(SourceError, match="no column 'rate', and 0.npy is no WFDB"):
+        manifest_source(_table(folder, rows), Signals())
+    source = manifest_source(_table(folder, rows), PLAIN)
+    assert source.rates == (100.0, 250.0)
+    assert [reading.rate for reading in _readings(source)] == [250.0, 250.0, 100.0]
+
+
+def test_damaged_wfdb_records_of_a_table_are_found(folder, make_ecg):
+    for name in "abc":
+        _write_wfdb(folder, name, make_ecg(8), 100)
+    (folder / "a.dat").write_bytes(b"short")
+    (folder / "b.hea").write_text("nonsense")
+    rows = [{"path": name, "rate": ""} for name in ("a", "b", "c.hea", "d.hea")]
+    rows[2]["rate"] = "500"
+    readings = _readings(manifest_source(_table(folder, rows), Signals()))
+    expected = ("truncated", "malformed", "holds '500', the header 100", "cannot be")
+    for reading, message in zip(readings, expected, strict=True):
+        assert isinstance(reading, RecordError) and message in str(reading)

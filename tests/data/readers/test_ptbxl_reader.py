@@ -218,6 +218,8 @@ def _edit(root, row, **cells):
         ({"scp_codes": "['NORM']"}, "unreadable row"),
         ({"scp_codes": "{'NRM': 100}"}, "'NRM'.* not in scp_statements.csv"),
         ({"strat_fold": ""}, "unreadable row"),
+        ({"strat_fold": "inf"}, "unreadable row"),
+        ({"scp_codes": "{1: 2, 'A': 3}"}, "not in scp_statements.csv"),
         ({"patient_id": "?"}, "unreadable row"),
         ({"filename_lr": ""}, "unreadable row"),
     ],
@@ -240,3 +242,25 @@ def test_missing_tables_are_named(tmp_path, root):
         ptbxl.ptbxl_source(tmp_path)
     with pytest.raises(SourceError, match="100 and 500 Hz, not 250"):
         ptbxl.ptbxl_source(root, rate=250)
+
+
+def test_a_table_of_statements_without_its_columns_is_an_error(damaged):
+    (damaged / ptbxl.STATEMENTS).write_text(",description\nNORM,normal ECG\n")
+    with pytest.raises(SourceError, match="statements.csv has no column diagnostic"):
+        ptbxl.ptbxl_source(damaged)
+    (damaged / ptbxl.STATEMENTS).write_text(STATEMENTS.splitlines()[0] + "\n")
+    with pytest.raises(SourceError, match="statements.csv has no rows"):
+        ptbxl.ptbxl_source(damaged)
+    (damaged / ptbxl.STATEMENTS).write_bytes(STATEMENTS.encode("utf-16"))
+    with pytest.raises(SourceError, match="statements.csv cannot be read as a table"):
+        ptbxl.ptbxl_source(damaged)
+
+
+def test_a_row_with_too_many_cells_is_an_error_of_its_record(damaged):
+    path = damaged / ptbxl.DATABASE
+    lines = path.read_text().splitlines()
+    lines[3] += ",beyond"
+    path.write_text("\n".join(lines))
+    readings = _readings(damaged)
+    assert "more cells than columns" in str(readings.pop("3"))
+    assert all(isinstance(reading, Record) for reading in readings.values())

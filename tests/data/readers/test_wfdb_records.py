@@ -1,13 +1,18 @@
+import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import wfdb
 
+from ecgssl_jax.data.readers import wfdb_records
 from ecgssl_jax.data.readers.source import SourceError
-from ecgssl_jax.data.readers.wfdb_records import read_header, read_wfdb, wfdb_source
+from ecgssl_jax.data.readers.wfdb_header import read_header
+from ecgssl_jax.data.readers.wfdb_records import read_wfdb, wfdb_source
 from ecgssl_jax.data.record import Record, RecordError
 from ecgssl_jax.data.writing import Settings, prepare_dataset
+from ecgssl_jax.leads import LEADS
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared"
 LUDB = SHARED / "data" / "ludb"
@@ -92,11 +97,13 @@ def test_missing_samples_are_nan(tmp_path, fmt):
     np.testing.assert_array_equal(np.isnan(record.ecg), np.isnan(signal))
 
 
-def test_signals_that_are_no_leads_are_left_out(tmp_path):
+@pytest.mark.parametrize("fmt", ["16", "24"])
+def test_signals_that_are_no_leads_are_left_out(tmp_path, fmt):
     signal = _signal(leads=3)
-    _write(tmp_path, "a", signal, names=("RESP", "v5", "ECG AVF"))
+    _write(tmp_path, "a", signal, names=("RESP", "v5", "ECG AVF"), fmt=fmt)
     record = read_wfdb(tmp_path / "a", id="a")
     assert record.leads == ("V5", "aVF")
+    assert record.remarks == {"unknown signals": "left out: RESP"}
     np.testing.assert_allclose(record.ecg, signal[:, 1:], atol=1e-3)
 
 
@@ -125,7 +132,16 @@ def test_a_truncated_signal_is_an_error(tmp_path, fmt):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a 2\n", "a two 250\n", "a 2 0 10\n", "a 2 250 10\na.dat 16 200/mV\n"],
+    [
+        "",
+        "a 2\n",
+        "a two 250\n",
+        "a 2 0 10\n",
+        "a 2 250 10\na.dat 16 200/mV\n",
+        "a 2 inf 10\n",
+        "a 1 250 10\nb/a.dat 16 200/mV\n",
+        "a 1 250 10\na.dat 16 nan/mV\n",
+    ],
 )
 def test_a_malformed_header_is_an_error(tmp_path, text):
     (tmp_path / "a.hea").write_text(text)
@@ -142,6 +158,7 @@ def test_defaults_of_a_sparse_header(tmp_path):
     record = read_wfdb(tmp_path / "a", id="a")
     assert record.rate == 360
     np.testing.assert_array_equal(record.ecg[:, 0], [0, 1, -1, np.nan])
+    assert record.remarks == {"gain not given": "I: 200/mV as WFDB defines"}
 
 
 def test_records_listed_but_absent_are_not_lost(tmp_path):
@@ -192,3 +209,116 @@ def test_a_folder_of_several_rates_is_prepared_at_one(tmp_path):
     prepared = prepare_dataset(source, tmp_path / "out", settings=settings)
     assert prepared.index["length"].tolist() == [1000, 1000]
     assert isinstance(_readings(source)["a"], Record)
+
+
+def _matlab_style(tmp_path):
+    """A record as of the Challenges: 24 bytes of another header, then format 16."""
+    samples = np.random.default_rng(0).integers(-999, 999, (500, 2)).astype("<i2")
+    sums = samples.sum(axis=0, dtype=int) % 65536
+    lines = ["a 2 500 500"]
+    for name, total in zip(("I", "II"), sums, strict=True):
+        lines.append(f"a.mat 16+24 1000(0)/mV 16 0 0 {total} 0 {name}")
+    (tmp_path / "a.hea").write_text("\n".join(lines) + "\n")
+    (tmp_path / "a.mat").write_bytes(bytes(24) + samples.tobytes())
+    return samples
+
+
+def test_samples_behind_an_offset_are_read_and_verified(tmp_path):
+    samples = _matlab_style(tmp_path)
+    record = read_wfdb(tmp_path / "a", id="a")
+    np.testing.assert_array_equal(record.ecg, (samples / 1000).astype(np.float32))
+    content = bytearray((tmp_path / "a.mat").read_bytes())
+    content[100] ^= 4
+    (tmp_path / "a.mat").write_bytes(content)
+    with pytest.raises(RecordError, match="does not match its checksum"):
+        read_wfdb(tmp_path / "a", id="a")
+    text = (tmp_path / "a.hea").read_text()
+    (tmp_path / "a.hea").write_text(text.replace("16+24", f"16+{10**30}"))
+    with pytest.raises(RecordError, match="a.mat"):
+        read_wfdb(tmp_path / "a", id="a")
+
+
+def test_any_int16_becomes_the_nearest_float32(tmp_path):
+    """The quotient of exact integers is rounded once, as IEEE 754 defines."""
+    steps = np.arange(-32767, 32768, dtype="<i2")
+    steps.tofile(tmp_path / "a.dat")
+    header = f"a 1 500 {len(steps)}\na.dat 16 1000(-7)/mV 16 0 0 0 0 I\n"
+    (tmp_path / "a.hea").write_text(header)
+    ecg = read_wfdb(tmp_path / "a", id="a").ecg[:, 0]
+    exact = (steps.astype(np.float64) + 7) / 1000
+    np.testing.assert_array_equal(ecg, exact.astype(np.float32))
+
+
+def test_reading_takes_few_bytes_for_each_sample(tmp_path):
+    shape = (200_000, 12)
+    np.zeros(shape, "<i2").tofile(tmp_path / "a.dat")
+    lines = [f"a 12 500 {shape[0]}"]
+    lines += [f"a.dat 16 1000(0)/mV 16 0 0 0 0 {name}" for name in LEADS]
+    (tmp_path / "a.hea").write_text("\n".join(lines))
+    read_wfdb(tmp_path / "a", id="a")
+    tracemalloc.start()
+    read_wfdb(tmp_path / "a", id="a")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # int16 as stored, the chosen leads of it, and float32.
+    assert peak < 8.5 * np.prod(shape)
+
+
+@pytest.mark.parametrize("fmt", ["16", "24"])
+@pytest.mark.parametrize("kept", [0, 1])
+def test_signals_without_a_name_are_unknown(tmp_path, fmt, kept):
+    _write(tmp_path, "a", _signal(), fmt=fmt)
+    first, *described = (tmp_path / "a.hea").read_text().splitlines()
+    cut = [line.rpartition(" ")[0] for line in described[kept:]]
+    (tmp_path / "a.hea").write_text("\n".join([first, *described[:kept], *cut]))
+    if kept:
+        record = read_wfdb(tmp_path / "a", id="a")
+        assert record.leads == ("I",)
+        assert record.remarks == {"unknown signals": "left out: ?"}
+    else:
+        with pytest.raises(RecordError, match="none of the signals"):
+            read_wfdb(tmp_path / "a", id="a")
+
+
+def test_a_folder_without_any_known_lead_is_an_error_at_once(tmp_path):
+    for name in ("a", "b"):
+        _write(tmp_path, name, _signal(), names=("RESP", "PLETH"))
+    with pytest.raises(SourceError, match="standard lead; found 'PLETH', 'RESP'"):
+        wfdb_source(tmp_path)
+    _write(tmp_path, "c", _signal(), names=("RESP", "DII"))
+    readings = _readings(wfdb_source(tmp_path))
+    assert isinstance(readings["a"], RecordError)
+    assert readings["c"].leads == ("II",)
+
+
+def test_a_name_that_is_not_utf_8_is_found_and_the_rest_kept(tmp_path):
+    raw = tmp_path / "raw"
+    _write(raw, "a", _signal())
+    _write(raw, "b", _signal(seed=1))
+    try:
+        os.rename(raw / "b.hea", os.fsencode(raw) + b"/b\xfc.hea")
+    except OSError:
+        pytest.skip("this file system holds UTF-8 names only")
+    (raw / "RECORDS").write_bytes(b"a\nc\xe4\n")
+    readings = _readings(wfdb_source(raw))
+    assert list(readings) == ["a", "b\\udcfc", "c\\udce4"]
+    assert "is not UTF-8; rename" in str(readings["b\\udcfc"])
+    settings = Settings(rate=250.0, max_rejected=0.7)
+    assert len(prepare_dataset(wfdb_source(raw), tmp_path / "s", settings=settings)) > 0
+
+
+def test_each_header_is_read_once_by_the_scan_and_once_by_its_task(
+    tmp_path, monkeypatch
+):
+    _write(tmp_path, "a", _signal())
+    seen = []
+
+    def count(path):
+        seen.append(path.name)
+        return read_header(path)
+
+    monkeypatch.setattr(wfdb_records, "read_header", count)
+    source = wfdb_source(tmp_path)
+    assert seen == ["a.hea"]
+    _readings(source)
+    assert seen == ["a.hea"] * 2
