@@ -2,9 +2,9 @@
 
 It does what the loaders of published projects do, one record after the other: pick it,
 crop it, mask it with Python loops over intervals, and stack the records of a batch at
-last. Like ours it leaves the conversion to millivolts to the training step. Masks are
-those of Weimann & Conrad, arXiv 2410.13867: contiguous blocks of at least `min_block`
-patches until 75 to 85 % are masked.
+last; with a scale it converts to millivolts as well, which ours leaves to the training
+step. Masks are those of Weimann & Conrad, arXiv 2410.13867: contiguous blocks of at
+least `min_block` patches until 75 to 85 % are masked.
 """
 
 from collections.abc import Iterator
@@ -62,11 +62,12 @@ def _widen(
 
 
 def load_record(
-    record: np.ndarray, *, crop: int, rng: np.random.Generator
+    record: np.ndarray, *, crop: int, scale: float | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """Crops a record [T, C] at random to [crop, C]."""
+    """Crops a record [T, C] at random to [crop, C]; with a scale to millivolts."""
     start = int(rng.integers(len(record) - crop + 1))
-    return record[start : start + crop]
+    cropped = record[start : start + crop]
+    return cropped if scale is None else cropped.astype(np.float32) * np.float32(scale)
 
 
 def batches(
@@ -74,6 +75,7 @@ def batches(
     batch_size: int,
     seed: int,
     *,
+    scale: float | None = None,
     crop: int = 1000,
     patch_size: int = 25,
     min_block: int = 10,
@@ -85,6 +87,7 @@ def batches(
         array: [N, T, C] int16, in memory or a memory map.
         batch_size: B.
         seed: of the order, the crops and the masks.
+        scale: millivolts per unit of `array`; None leaves the integers.
         crop: samples kept of each record.
         patch_size: samples of a patch; it divides `crop`.
         min_block: fewest patches of a masked block.
@@ -92,7 +95,7 @@ def batches(
             published runs, so that all records have K context patches, L masked ones.
 
     Yields:
-        ecg [B, crop, C] int16, context [B, K] and target [B, L] int64.
+        ecg [B, crop, C] int16, or float32 millivolts, context [B, K] and target [B, L] int64.
 
     Raises:
         ValueError: the sizes do not fit each other.
@@ -111,7 +114,7 @@ def batches(
             num_masked = round(rng.uniform(*masked) * num_patches)
             ecgs, contexts, targets = [], [], []
             for index in order[first : first + batch_size]:
-                ecgs.append(load_record(array[index], crop=crop, rng=rng))
+                ecgs.append(load_record(array[index], crop=crop, scale=scale, rng=rng))
                 kept = np.zeros(num_patches, bool)
                 for start, stop in mask_intervals(
                     num_patches, num_masked, min_block=min_block, rng=rng

@@ -45,6 +45,19 @@ def make_pipeline(prepared: PreparedSet, cache: str, batch: int) -> Pipeline:
     )
 
 
+def make_loader(prepared: PreparedSet, batch: int, scale: float | None) -> Iterator:
+    """The NumPy loader on the same array in memory."""
+    return numpy_loader.batches(
+        prepared.load(),
+        batch,
+        0,
+        scale=scale,
+        crop=_CROP,
+        patch_size=_PATCH,
+        min_block=2,
+    )
+
+
 def rate(batches: Iterator, batch: int, seconds: float) -> float:
     """Samples/s of an endless iterator over at least `seconds`."""
     start, count = time.perf_counter(), 0
@@ -69,14 +82,8 @@ def main():
         contenders = {
             "host": make_pipeline(prepared, "host", args.batch).batches(0, forever),
             "disk": make_pipeline(prepared, "none", args.batch).batches(0, forever),
-            "numpy": numpy_loader.batches(
-                prepared.load(),
-                args.batch,
-                0,
-                crop=_CROP,
-                patch_size=_PATCH,
-                min_block=2,
-            ),
+            "numpy": make_loader(prepared, args.batch, None),
+            "numpy_millivolts": make_loader(prepared, args.batch, prepared.scale),
         }
         rates: dict[str, list[float]] = {name: [] for name in contenders}
         for name, batches in contenders.items():
@@ -86,10 +93,13 @@ def main():
                 rates[name].append(rate(batches, args.batch, args.seconds))
         # Ends the pipelines' threads before the interpreter does.
         contenders.clear()
-    pairs = zip(rates["host"], rates["numpy"], strict=True)
-    ratios = [ours / theirs for ours, theirs in pairs]
-    result = {name: round(statistics.median(values)) for name, values in rates.items()}
-    result["host_over_numpy"] = round(statistics.median(ratios), 1)
+    result: dict[str, float] = {
+        name: round(statistics.median(values)) for name, values in rates.items()
+    }
+    for name in ("numpy", "numpy_millivolts"):
+        pairs = zip(rates["host"], rates[name], strict=True)
+        ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+        result[f"host_over_{name}"] = round(ratio, 1)
     print(json.dumps(result))
 
 

@@ -30,7 +30,9 @@ from ecgssl_jax.state import abstract_state, make_init
 PREDICTORS = {"xs": (96, 8, 4), "s": (192, 8, 6)}
 
 
-def jax_step(preset: str, batch_size: int, dtype: str, gelu: str) -> Callable[[], None]:
+def jax_step(
+    preset: str, batch_size: int, dtype: str, gelu: str
+) -> Callable[[], object]:
     """-> a function that makes one step and waits for it."""
     width, depth, heads = PREDICTORS[preset]
     experiment = parse(
@@ -87,7 +89,7 @@ def jax_step(preset: str, batch_size: int, dtype: str, gelu: str) -> Callable[[]
 
 def torch_step(
     preset: str, batch_size: int, dtype: str, gelu: str
-) -> Callable[[], None]:
+) -> Callable[[], object]:
     """The same for the PyTorch counterpart."""
     import torch
 
@@ -107,7 +109,7 @@ def torch_step(
     return lambda: step(*arrays).item()
 
 
-def seconds(step: Callable[[], None], count: int) -> float:
+def seconds(step: Callable[[], object], count: int) -> float:
     start = time.perf_counter()
     for _ in range(count):
         step()

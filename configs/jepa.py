@@ -24,30 +24,32 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict(
         dict(
             seed=0,
-            steps=900,
+            steps=6000,
             batch_size=64,
             data=dict(root="data", name="synthetic", crop=500, folds=FOLDS),
-            model=dict(name="vit", width=192, depth=4, num_heads=3, patch_size=20),
-            masks=dict(kind="blocks", keep=(0.3, 0.4), min_block=2),
+            model=dict(name="vit", width=96, depth=3, num_heads=3, patch_size=20),
+            masks=dict(kind="blocks", keep=(0.5, 0.6), min_block=1),
             method=dict(
                 name="jepa",
-                predictor_width=96,
+                predictor_width=48,
                 predictor_depth=2,
                 predictor_num_heads=2,
                 normalise_targets=True,
                 ema=(0.996, 1.0),
             ),
             optim=dict(learning_rate=(1e-5, 1e-3, 1e-5), warmup=0.1),
-            evaluators=dict(probe=dict(kind="probe", every=300, data="synthetic")),
-            checkpoint=dict(every=300),
-            log_every=50,
+            evaluators=dict(probe=dict(kind="probe", every=1000, data="synthetic")),
+            checkpoint=dict(every=1000),
+            log_every=100,
         )
     )
     if variant == "ptbxl":
         config.steps = 12_000
         config.data.name = "ptbxl"
-        config.evaluators.probe.update(data="ptbxl", task="superdiagnostic", every=1000)
-        config.checkpoint.every = 1000
+        config.model.update(width=192, depth=4)
+        config.masks.update(keep=(0.3, 0.4), min_block=2)
+        config.method.predictor_width = 96
+        config.evaluators.probe.update(data="ptbxl", task="superdiagnostic")
     elif "data.name" in overrides:
         # A set of one's own may have neither folds nor labels.
         config.data.folds = None
