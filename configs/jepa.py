@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict(
         dict(
             seed=0,
-            steps=6000,
+            steps=4000,
             batch_size=64,
             data=dict(root="data", name="synthetic", crop=500, folds=FOLDS),
             model=dict(name="vit", width=96, depth=3, num_heads=3, patch_size=20),
