@@ -19,7 +19,7 @@ FOLDS = (1, 2, 3, 4, 5, 6, 7, 8)
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """For 2 cores: minutes on the embedded set, half an hour on PTB-XL."""
+    """For 2 cores: minutes on the embedded set, half an hour on real ones."""
     variant, overrides = split_argument(arg, VARIANTS)
     config = ConfigDict(
         dict(
@@ -43,12 +43,13 @@ def get_config(arg: str = "") -> ConfigDict:
             log_every=100,
         )
     )
-    if variant == "ptbxl":
+    if variant == "ptbxl" or "data.name" in overrides:
         config.steps = 12_000
-        config.data.name = "ptbxl"
         config.model.update(width=192, depth=4)
         config.masks.update(keep=(0.3, 0.4), min_block=2)
         config.method.predictor_width = 96
+    if variant == "ptbxl":
+        config.data.name = "ptbxl"
         config.evaluators.probe.update(data="ptbxl", task="superdiagnostic")
     elif "data.name" in overrides:
         # A set of one's own may have neither folds nor labels.

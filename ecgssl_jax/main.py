@@ -22,6 +22,7 @@ from absl import logging
 from ecgssl_jax import config_files, pictures, processes, reporting
 from ecgssl_jax.assembly import make_task
 from ecgssl_jax.data.prepared import DamagedSetError
+from ecgssl_jax.data.publishing import PrepareError
 from ecgssl_jax.experiment import parse
 from ecgssl_jax.manifest import CheckpointError
 from ecgssl_jax.memory import keep_freed_memory
@@ -59,7 +60,12 @@ def main(argv: list[str] | None = None) -> None:
         _run(sys.argv[1:] if argv is None else argv)
     except (ConfigError, CheckpointError, TrainingDiverged) as error:
         sys.exit(f"error: {error}")
-    except (DamagedSetError, FileNotFoundError, WorkdirError) as error:
+    except (
+        DamagedSetError,
+        FileNotFoundError,
+        PrepareError,
+        WorkdirError,
+    ) as error:
         _leave_alone()
         sys.exit(f"error: {error}")
     except Exception:
