@@ -6,7 +6,8 @@
 
 Settings follow after commas: configs/jepa.py:ptbxl,root=/data,steps=10000. A set of
 your own is trained on as a whole and without a probe. If it has folds and labels:
-configs/jepa.py:name=mine,folds=(1,2,3),evaluators.probe.data=mine.
+'configs/jepa.py:name=mine,folds=(1,2,3),evaluators.probe.data=mine', with
+evaluators.probe.train_folds and valid_folds where they are not 1-8 and 9.
 """
 
 from ml_collections import ConfigDict

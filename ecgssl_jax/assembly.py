@@ -160,6 +160,10 @@ def make_task(experiment: Experiment) -> Task:
     prepared = open_set(experiment.data, experiment.data.name)
     pipeline = make_pipeline(experiment, prepared)
     evaluators = make_evaluators(experiment, probes, prepared, method, mesh)
+    reporting.say(
+        f"data {prepared.name}: {len(pipeline.records)} records at {prepared.rate:g} "
+        f"Hz, crops of {experiment.data.crop / prepared.rate:g} s"
+    )
     task = Task(
         method=method,
         statistics=statistics_of([prepared]),

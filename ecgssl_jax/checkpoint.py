@@ -327,6 +327,10 @@ def _restore_verified(
     finding, arrays, saved = None, {}, None
     try:
         saved = manifest.read(folder)
+        if saved.step != int(folder.name):
+            raise DamagedCheckpointError(
+                f"checkpoint {folder} is damaged: it holds step {saved.step}"
+            )
         manifest.compare_signatures(folder, saved, abstract)
         arrays = _read_arrays(
             folder,

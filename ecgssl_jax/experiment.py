@@ -114,6 +114,10 @@ class Experiment:
 
     def __post_init__(self):
         _check_counts(self, "config", "steps", "batch_size", "log_every")
+        if not -(2**31) <= self.seed < 2**31:
+            raise ConfigError(
+                f"config.seed: expected a whole number of 32 bits, found {self.seed}"
+            )
         if self.batch_size % self.optim.accumulate:
             raise ConfigError(
                 f"config.batch_size: {self.batch_size} rows cannot be split into "

@@ -168,10 +168,13 @@ def schedules(settings: Settings, steps: int) -> tuple[Schedule, Schedule]:
 def make_optimiser(settings: Settings, steps: int) -> optax.GradientTransformation:
     """Clipping, Adam, decoupled weight decay and schedules as one optax chain."""
     learning_rate, weight_decay = schedules(settings, steps)
-    parts = [
+    # In its place even where nothing is clipped, so that a run can be continued with
+    # another `clip_norm`: the state's paths count the parts.
+    clip = optax.identity()
+    if settings.clip_norm is not None:
+        clip = optax.clip_by_global_norm(settings.clip_norm)
+    return optax.chain(
+        clip,
         optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=settings.epsilon),
         _scheduled_descent(learning_rate, weight_decay, settings),
-    ]
-    if settings.clip_norm is not None:
-        parts.insert(0, optax.clip_by_global_norm(settings.clip_norm))
-    return optax.chain(*parts)
+    )

@@ -38,11 +38,14 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            logging.warning("%s: left out a line that a kill cut short", path)
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        line = None
+        with contextlib.suppress(json.JSONDecodeError):
+            line = json.loads(text)
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+        else:
+            logging.warning("%s: left out a damaged line, such as a kill leaves", path)
     return lines
 
 

@@ -160,7 +160,7 @@ def train(
             writer=writer,
             clock=reporting.Clock(progress.get("elapsed_seconds", 0.0)),
             meta=meta,
-            best_score=_score_of(best),
+            best_score=_score_of(best, meta),
         )
         stop = stack.enter_context(_stop_on_signal())
         resident = None if task.resident is None else task.resident()
@@ -195,12 +195,16 @@ def train(
                 loop.after(step + 1, state, save=stopping)
                 loop.clock.start()
             if stopping and step + 1 < experiment.steps:
+                best.wait()
                 saved.wait()
                 reporting.say(
                     f"stopped by a signal; step {step + 1} is saved, the same command "
                     "continues there"
                 )
                 raise SystemExit(_SIGTERM_EXIT)
+        # While a signal still waits for what is being written.
+        best.wait()
+        saved.wait()
     return state
 
 
@@ -238,14 +242,32 @@ def _check_data(saved: Any, found: Any, workdir: Path) -> None:
         )
 
 
-def _score_of(best: Checkpointer) -> float | None:
-    """The score that the best checkpoint on disk has, which the next must exceed."""
+def _score_of(best: Checkpointer, meta: Mapping[str, Any]) -> float | None:
+    """The score that the best checkpoint on disk has, which the next must exceed.
+
+    None where it was scored by another metric, or by other evaluators.
+    """
     try:
-        meta = best.latest_meta()
+        saved = best.latest_meta()
     except DamagedCheckpointError as error:
         logging.error("%s; the next probe's takes its place", error)
         return None
-    return None if meta is None else meta["best_score"]
+    if saved is None:
+        return None
+    if any(changes(_scored_by(saved), _scored_by(meta))):
+        return None
+    return saved["best_score"]
+
+
+def _scored_by(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run's config says how its checkpoints are scored."""
+    config = meta.get("config") or {}
+    evaluators = {
+        name: {key: value for key, value in (values or {}).items() if key != "every"}
+        for name, values in (config.get("evaluators") or {}).items()
+    }
+    best = (config.get("checkpoint") or {}).get("best")
+    return {"best": best, "evaluators": evaluators}
 
 
 def make_update(
@@ -386,6 +408,9 @@ class _Loop:
                 self._keep_best(step, state, values)
         if save or is_last or step % self.experiment.checkpoint.every == 0:
             self.writer.sync()
+            # Or a kill between the two could lose the best step for good: it is not
+            # evaluated again once it is saved here.
+            self.best.wait()
             self.saved.save(step, state, self._progress())
 
     def _keep_best(self, step: int, state: TrainState, values: Mapping[str, float]):

@@ -246,7 +246,10 @@ def select_records(
             f"{path}: {prepared.name} has no fold {missing}, only "
             f"{sorted(set(fold.tolist()))} (-1 stands for none)"
         )
-    return np.flatnonzero(np.isin(fold, folds))
+    rows = np.flatnonzero(np.isin(fold, folds))
+    if not len(rows):
+        raise ConfigError(f"{path}: {folds} holds no record of {prepared.name}")
+    return rows
 
 
 def check_crop(prepared: PreparedSet, crop: int) -> None:

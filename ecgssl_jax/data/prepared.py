@@ -291,7 +291,10 @@ def read_index(directory: Path, metadata: Mapping[str, Any]) -> dict[str, np.nda
         raise DamagedSetError(
             f"{path} does not match its hash in {METADATA}. Prepare the set again."
         )
-    table = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
+    # One of Arrow's threads that lets go of the buffer while the interpreter ends
+    # would abort the process.
+    file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
+    table = file.read(use_threads=False)
     count = metadata["num_records"]
     index = {}
     for name in table.column_names:

@@ -57,7 +57,8 @@ class Settings:
     salt: str = ""
 
     def __post_init__(self):
-        if not (self.seconds > 0 and self.scale > 0 and (self.rate or 1) > 0):
+        rate_fits = self.rate is None or self.rate > 0
+        if not (self.seconds > 0 and self.scale > 0 and rate_fits):
             raise ValueError(
                 f"rate {self.rate}, seconds {self.seconds} and scale {self.scale} must "
                 "be positive"

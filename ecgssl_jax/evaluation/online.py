@@ -82,10 +82,12 @@ class Probe:
             mesh=self.mesh,
         )
         train, valid = self.train, self.valid
-        probe = probes.ridge_probe(
-            embed(train.rows)["pooled"], train.labels, labels_valid=train.valid
-        )
-        pooled = embed(valid.rows)["pooled"]
+        known, pooled = (embed(part.rows)["pooled"] for part in (train, valid))
+        if not (np.isfinite(known).all() and np.isfinite(pooled).all()):
+            # The loop stops at the next loss, with what it knows of the step.
+            yield from ((name, float("nan")) for name in PROBE_METRICS)
+            return
+        probe = probes.ridge_probe(known, train.labels, labels_valid=train.valid)
         macro = metrics.macro_auroc(probe.logits(pooled), valid.labels, valid.valid)
         yield "macro_auroc", macro.value
         yield "rankme", float(collapse.rankme(pooled))
@@ -106,6 +108,10 @@ def probe_settings(values: Mapping[str, Any], path: str) -> ProbeSettings:
     settings = build(ProbeSettings, values, path)
     if settings.every < 1:
         raise ConfigError(f"{path}.every: expected at least 1, found {settings.every}")
+    if settings.max_records < 1:
+        raise ConfigError(
+            f"{path}.max_records: expected at least 1, found {settings.max_records}"
+        )
     known = ["labels", *ptbxl.TASKS]
     if settings.task not in known:
         raise ConfigError(

@@ -76,6 +76,16 @@ def _check(values: Mapping[str, Any]) -> None:
             f"config.model: a width of {values['width']} cannot be split into "
             f"{values['num_heads']} heads"
         )
+    if values.get("num_registers", 0) < 0:
+        raise ConfigError(
+            "config.model.num_registers: expected at least 0, found "
+            f"{values['num_registers']}"
+        )
+    if values["width"] * values.get("mlp_ratio", 4.0) < 1:
+        raise ConfigError(
+            "config.model.mlp_ratio: leaves no hidden width, found "
+            f"{values['mlp_ratio']}"
+        )
     if not 0 <= values.get("drop_path", 0.0) < 1:
         raise ConfigError(
             "config.model.drop_path: expected at least 0 and below 1, found "
