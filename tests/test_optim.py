@@ -221,3 +221,14 @@ def test_path_that_no_pattern_matches_is_an_error_naming_it(table):
     message = rf"config\.optim\.{table}: no pattern matches 'encoder/bias'"
     with pytest.raises(ConfigError, match=message):
         jax.eval_shape(optimiser.init, _params())
+
+
+def test_a_run_can_be_continued_with_another_clip_norm():
+    params = {"kernel": jnp.ones((2, 3))}
+    without, with_clipping = (
+        jax.tree.structure(
+            optim.make_optimiser(optim.Settings(clip_norm=norm), 10).init(params)
+        )
+        for norm in (None, 1.0)
+    )
+    assert without == with_clipping

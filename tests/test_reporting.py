@@ -127,3 +127,10 @@ def test_a_run_is_described_by_versions_devices_and_revision():
     assert described["devices"].startswith("8 x")
     assert described["processes"] == 1
     assert described["command"]
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"12", b"null", b"{}", b'{"step": 2'])
+def test_a_damaged_line_costs_no_more_than_itself(tmp_path, damage):
+    lines = b'{"step": 1, "loss": 2.0}\n' + damage + b'\n{"step": 3, "loss": 1.0}\n'
+    (tmp_path / reporting.METRICS).write_bytes(lines)
+    assert [x["step"] for x in reporting.read_metrics(tmp_path)] == [1, 3]

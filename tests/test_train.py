@@ -233,6 +233,22 @@ def test_a_best_that_is_lost_for_good_does_not_bar_the_next(tmp_path):
     assert load_params(tmp_path / "best", subtree="step")[0] == 16
 
 
+def test_scores_of_another_metric_are_not_compared(tmp_path):
+    def meta(metric, every):
+        evaluators = {"probe": {"every": every}}
+        return {"config": {"checkpoint": {"best": metric}, "evaluators": evaluators}}
+
+    def best_after(steps, score, meta):
+        scores = dict.fromkeys(range(21), score)
+        train(experiment(steps=steps), task(scores=scores), tmp_path, meta=meta)
+        return load_params(tmp_path / "best", subtree="step")[0]
+
+    assert best_after(4, 40.0, meta("probe/rank", 4)) == 4
+    # The same metric, looked at more often.
+    assert best_after(8, 30.0, meta("probe/rank", 2)) == 4
+    assert best_after(12, 0.7, meta("probe/score", 2)) == 12
+
+
 def test_elapsed_time_counts_what_came_before(tmp_path):
     with pytest.raises(SystemExit):
         train(experiment(), task(Batches(sigterm_at=(9,))), tmp_path)

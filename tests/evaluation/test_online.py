@@ -148,3 +148,12 @@ def test_folds_in_which_nothing_can_be_scored_are_named(prepared):
     message = "probe.valid_folds: no label of synthetic has known positives and neg"
     with pytest.raises(ConfigError, match=message):
         make_probe(part, valid_folds=(9,))
+
+
+def test_features_that_are_not_finite_have_no_score(prepared, monkeypatch):
+    features = np.random.default_rng(0).normal(size=(200, 4))
+    features[prepared.index["fold"] == 9] = np.nan
+    values = run_on(make_probe(prepared), prepared, features, monkeypatch)
+    assert (
+        tuple(values) == online.PROBE_METRICS and np.isnan(list(values.values())).all()
+    )
