@@ -95,8 +95,8 @@ def test_moments_and_target_encoder_lie_where_their_parameters_do():
     def specs(tree):
         return jax.tree.map(lambda x: x.sharding.spec, tree)
 
-    assert specs(state.optimiser[0].mu) == specs(state.params)
-    assert specs(state.optimiser[0].nu) == specs(state.params)
+    assert specs(state.optimiser[1].mu) == specs(state.params)
+    assert specs(state.optimiser[1].nu) == specs(state.params)
     assert specs(state.extra["target_encoder"]) == specs(state.params["encoder"])
     split = [axis for spec in jax.tree.leaves(specs(state.params)) for axis in spec]
     assert "fsdp" in split and "tensor" in split
