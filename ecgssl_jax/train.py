@@ -57,9 +57,9 @@ class Task:
       statistics: of the prepared sets.
       example: one global batch, as `materialise` completes it; only its shapes and
         dtypes matter.
-      batches: (start, stop, rows) -> an iterator of the batches of those steps, only the given
-        rows of each; NumPy arrays. If it has a `close`, that is called however
-        the run ends.
+      batches: (start, stop, rows) -> an iterator of the batches of those steps, only
+        the given rows of each; NumPy arrays. If it has a `close`, that is called
+        however the run ends.
       evaluators: name -> evaluator.
       materialise: completes a batch within the step, such as by fetching its
         signals from `resident`; None where batches are complete.
@@ -94,7 +94,7 @@ def train(
     Raises:
       TrainingDiverged: at the first loss or gradient that is not finite.
       ConfigError: a batch or rules that do not fit the mesh; more steps in
-        `workdir` than the experiment has.
+        `workdir` than the experiment has, or a run on other data.
       CheckpointError: no intact checkpoint in `workdir`, or one of another model.
       SystemExit: with code 143 after SIGTERM or Ctrl-C; the state is saved.
     """

@@ -16,6 +16,7 @@ _NEVER = 2**30  # a position that no patch has
 
 
 def cast(array: Array, dtype: Any, xp: Namespace) -> Array:
+    """The array as another dtype, under one name in both namespaces."""
     return xp.asarray(array, dtype=dtype)
 
 
@@ -91,7 +92,11 @@ def uncovered(
 def padded(
     context: Array, kept: Array, targets: Array, lengths: Array, xp: Namespace
 ) -> dict[str, Array]:
-    """Padding made 0; [B, K], [B, 1], [B, M, L], [B, 1]."""
+    """The masks of a batch, with index 0 and not valid where a row has no more.
+
+    context [B, K] int32, of which the first kept [B, 1] are valid; targets [B, M, L]
+    int32, of which the first lengths [B, 1] of every block are.
+    """
     context, context_valid = _pad(context, kept, xp)
     targets, targets_valid = _pad(targets, lengths[:, None], xp)
     return {
