@@ -4,19 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ecgssl_jax.models.layers import Dense, LayerNorm, matrix_product, normalise
-
-
-def test_matrix_product_and_its_gradients_are_numpys():
-    rng = np.random.default_rng(0)
-    x, kernel, gradient = (
-        rng.normal(size=shape).astype(np.float32) for shape in ((5, 3), (3, 4), (5, 4))
-    )
-    out, pull = jax.vjp(matrix_product, x, kernel)
-    d_x, d_kernel = pull(jnp.asarray(gradient))
-    np.testing.assert_allclose(out, x @ kernel, atol=1e-5)
-    np.testing.assert_allclose(d_x, gradient @ kernel.T, atol=1e-5)
-    np.testing.assert_allclose(d_kernel, x.T @ gradient, atol=1e-5)
+from ecgssl_jax.models.layers import Dense, LayerNorm, normalise
 
 
 def test_dense_contracts_its_input_axes_and_makes_its_output_axes():
