@@ -6,17 +6,25 @@ import jax
 import jax.numpy as jnp
 
 
-def ema_momentum(step: jax.Array, *, start: float, end: float, total: int) -> jax.Array:
-    """Linear from `start` at step 0 to `end` at `total` (arXiv 2301.08243, sec. 4)."""
-    progress = jnp.clip(step / total, 0.0, 1.0)
-    return start + progress * (end - start)
+def ema_weights(
+    step: jax.Array, *, start: float, end: float, total: int
+) -> tuple[jax.Array, jax.Array]:
+    """The momentum, linear from `start` at step 0 to `end` at `total`, and 1 less it.
+
+    The schedule of arXiv 2301.08243, section 4. Each is rounded from float64 by
+    itself: near 1, what a rounded momentum lacks of 1 can be off by percents.
+    """
+    dtype = jnp.result_type(float)
+    with jax.enable_x64(True):
+        progress = jnp.clip(step.astype(jnp.float64) / total, 0.0, 1.0)
+        momentum = start + progress * (end - start)
+        return momentum.astype(dtype), (1 - momentum).astype(dtype)
 
 
-def ema_update(average: Any, params: Any, momentum: jax.Array) -> Any:
-    """momentum * average + (1 - momentum) * params, leaf by leaf."""
-    # As a step towards the parameters it loses less to rounding near momentum 1.
+def ema_update(average: Any, params: Any, weights: tuple[jax.Array, jax.Array]) -> Any:
+    """The sum of both, each with its weight, leaf by leaf."""
     return jax.tree.map(
-        lambda a, p: a + (1 - momentum).astype(a.dtype) * (p.astype(a.dtype) - a),
+        lambda a, p: weights[0].astype(a.dtype) * a + (weights[1] * p).astype(a.dtype),
         average,
         params,
     )

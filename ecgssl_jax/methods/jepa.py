@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ecgssl_jax.methods.base import Batch, Tree
-from ecgssl_jax.methods.ema import ema_momentum, ema_update
+from ecgssl_jax.methods.ema import ema_update, ema_weights
 from ecgssl_jax.models import vit
 from ecgssl_jax.models.network import Network
 
@@ -223,8 +223,8 @@ class Jepa:
 
     def after_update(self, params: Tree, extra: Tree, step: jax.Array) -> Tree:
         start, end = self.settings.ema
-        momentum = ema_momentum(step, start=start, end=end, total=self.steps)
-        target = ema_update(extra["target_encoder"], params["encoder"], momentum)
+        weights = ema_weights(step, start=start, end=end, total=self.steps)
+        target = ema_update(extra["target_encoder"], params["encoder"], weights)
         return {"target_encoder": target}
 
     def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
