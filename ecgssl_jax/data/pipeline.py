@@ -7,7 +7,6 @@ global batch and then sliced. So any process, from any step on, sees the same ro
 """
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Generator
 from typing import Any
@@ -21,8 +20,6 @@ from ecgssl_jax.settings import ConfigError
 
 # Streams of random numbers of one (seed, step).
 _CROP_STREAM, _MASK_STREAM = 0, 1
-
-_ALIGNMENT = 64  # bytes, of the arrays that both frameworks take without a copy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -222,23 +219,11 @@ def cut(
     signals: np.ndarray, rows: np.ndarray, starts: np.ndarray, crop: int
 ) -> np.ndarray:
     """Crops [B, crop, C] that begin at `starts` [B] of `rows` [B] of [R, T, C]."""
-    crops = _aligned((len(rows), crop, signals.shape[2]), signals.dtype)
-    places = zip(rows.tolist(), starts.tolist(), strict=True)
-    for out, (row, start) in zip(crops, places, strict=True):
-        out[:] = signals[row, start : start + crop]
-    return crops
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An empty array that TensorFlow and XLA take as it is.
-
-    NumPy's own may begin anywhere, and one that does not begin at a multiple of 64
-    bytes is copied as a whole.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    first = -memory.ctypes.data % _ALIGNMENT
-    return memory[first : first + size].view(dtype).reshape(shape)
+    records, samples, leads = signals.shape
+    flat = signals.reshape(records, samples * leads)
+    # One axis of samples and leads, so that a crop is one run of memory to copy.
+    windows = np.lib.stride_tricks.sliding_window_view(flat, crop * leads, axis=1)
+    return windows[rows, starts * leads].reshape(-1, crop, leads)
 
 
 def select_records(
