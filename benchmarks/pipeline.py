@@ -6,7 +6,9 @@ JEPA batches, cropped to 1,000 out of 5,000 samples, 12 leads, int16, with block
 masks: from memory (`cache=host`), from disk with a warm page cache (`cache=none`),
 and by `benchmarks.numpy_loader` from the same array in memory. The rounds alternate,
 so that a machine whose speed drifts moves all alike; quote the ratio. The loader
-draws the same kind of mask by the published interval algorithm.
+draws the same kind of mask by the published interval algorithm. Each runs in a
+process of its own; `numpy_kept` is the loader with what our programs set in the C
+library (`ecgssl_jax.memory`).
 """
 
 import argparse
@@ -14,19 +16,19 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import numpy_loader
+from benchmarks.rounds import Contender, alternate
 from ecgssl_jax.data import masks
 from ecgssl_jax.data.pipeline import Pipeline
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.writing import prepare_dataset
 from ecgssl_jax.experiment import Data
-from ecgssl_jax.memory import keep_freed_memory
 
 _CROP, _PATCH = 1000, 25
 
@@ -58,13 +60,25 @@ def make_loader(prepared: PreparedSet, batch: int, scale: float | None) -> Itera
     )
 
 
-def rate(batches: Iterator, batch: int, seconds: float) -> float:
-    """Samples/s of an endless iterator over at least `seconds`."""
-    start, count = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - start) < seconds:
-        next(batches)
-        count += batch
-    return count / elapsed
+def samples_per_second(
+    make: Callable[..., Iterator], args: tuple, batch: int, seconds: float
+) -> Callable[[], float]:
+    """-> a function that takes batches for at least `seconds` and returns their rate."""
+    batches = make(*args)
+
+    def measure() -> float:
+        start, count = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - start) < seconds:
+            next(batches)
+            count += batch
+        return count / elapsed
+
+    return measure
+
+
+def make_batches(prepared: PreparedSet, cache: str, batch: int) -> Iterator:
+    """The pipeline's batches, without end."""
+    return make_pipeline(prepared, cache, batch).batches(0, 10**9)
 
 
 def main():
@@ -74,29 +88,30 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.5)
     args = parser.parse_args()
-    keep_freed_memory()  # as `main` does
     with tempfile.TemporaryDirectory() as folder:
         source = synthetic_source(args.records, rate=500.0)
         prepared = prepare_dataset(source, Path(folder) / "synthetic")
-        forever = 10**9
-        contenders = {
-            "host": make_pipeline(prepared, "host", args.batch).batches(0, forever),
-            "disk": make_pipeline(prepared, "none", args.batch).batches(0, forever),
-            "numpy": make_loader(prepared, args.batch, None),
-            "numpy_millivolts": make_loader(prepared, args.batch, prepared.scale),
-        }
-        rates: dict[str, list[float]] = {name: [] for name in contenders}
-        for name, batches in contenders.items():
-            rate(batches, args.batch, args.seconds)
-        for _ in range(args.rounds):
-            for name, batches in contenders.items():
-                rates[name].append(rate(batches, args.batch, args.seconds))
-        # Ends the pipelines' threads before the interpreter does.
-        contenders.clear()
+
+        def contender(make, *settings, keeps_memory=True):
+            batches = (make, settings, args.batch, args.seconds)
+            return Contender(samples_per_second, batches, keeps_memory)
+
+        plain = (make_loader, prepared, args.batch, None)
+        scaled = (make_loader, prepared, args.batch, prepared.scale)
+        rates = alternate(
+            {
+                "host": contender(make_batches, prepared, "host", args.batch),
+                "disk": contender(make_batches, prepared, "none", args.batch),
+                "numpy": contender(*plain, keeps_memory=False),
+                "numpy_kept": contender(*plain),
+                "numpy_millivolts": contender(*scaled, keeps_memory=False),
+            },
+            args.rounds,
+        )
     result: dict[str, float] = {
         name: round(statistics.median(values)) for name, values in rates.items()
     }
-    for name in ("numpy", "numpy_millivolts"):
+    for name in ("numpy", "numpy_kept", "numpy_millivolts"):
         pairs = zip(rates["host"], rates[name], strict=True)
         ratio = statistics.median(ours / theirs for ours, theirs in pairs)
         result[f"host_over_{name}"] = round(ratio, 1)

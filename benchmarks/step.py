@@ -6,7 +6,9 @@
 Both train the same model on arrays of the same shapes: 12 leads x 5000 samples, 200
 patches of 25 samples, 20 % of them context, all others targets; L1, AdamW, EMA. The
 rounds alternate, so that a machine whose speed drifts moves both alike; quote the
-ratio. Needs PyTorch (`pip install torch`), whose step is compiled on a GPU.
+ratio. Each runs in a process of its own as its users would run it; `torch_kept` is
+PyTorch with what our programs set in the C library (`ecgssl_jax.memory`). Needs
+PyTorch (`pip install torch`), whose step is compiled on a GPU.
 """
 
 import argparse
@@ -19,9 +21,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from benchmarks.rounds import Contender, alternate
 from ecgssl_jax import assembly, sharding, train
 from ecgssl_jax.experiment import parse
-from ecgssl_jax.memory import keep_freed_memory
 from ecgssl_jax.optim import make_optimiser
 from ecgssl_jax.signals import Statistics
 from ecgssl_jax.state import abstract_state, make_init
@@ -109,11 +111,23 @@ def torch_step(
     return lambda: step(*arrays).item()
 
 
-def seconds(step: Callable[[], object], count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
+def samples_per_second(
+    make_step: Callable[..., Callable[[], object]],
+    model: tuple[str, int, str, str],
+    steps: int,
+) -> Callable[[], float]:
+    """-> a function that makes `steps` steps and returns their speed."""
+    step, batch_size = make_step(*model), model[1]
+    for _ in range(2):
         step()
-    return (time.perf_counter() - start) / count
+
+    def measure() -> float:
+        start = time.perf_counter()
+        for _ in range(steps):
+            step()
+        return batch_size * steps / (time.perf_counter() - start)
+
+    return measure
 
 
 def main():
@@ -126,24 +140,21 @@ def main():
     parser.add_argument("--gelu", default="tanh", choices=("tanh", "none"))
     parser.add_argument("--ours-only", action="store_true")
     args = parser.parse_args()
-    keep_freed_memory()  # as `main` does
     model = (args.preset, args.batch, args.dtype, args.gelu)
-    contenders = {"ours": jax_step(*model)}
+    ours, theirs = ((step, model, args.steps) for step in (jax_step, torch_step))
+    contenders = {"ours": Contender(samples_per_second, ours, keeps_memory=True)}
     if not args.ours_only:
-        contenders["torch"] = torch_step(*model)
-    times = {name: [] for name in contenders}
-    for step in contenders.values():
-        seconds(step, 2)
-    for _ in range(args.rounds):
-        for name, step in contenders.items():
-            times[name].append(seconds(step, args.steps))
-    rates = {name: [args.batch / t for t in values] for name, values in times.items()}
-    result = {name: round(statistics.median(r), 2) for name, r in rates.items()}
-    if "torch" in rates:
-        pairs = zip(rates["ours"], rates["torch"], strict=True)
-        ratios = [ours / theirs for ours, theirs in pairs]
-        result["ratio"] = round(statistics.median(ratios), 3)
-        result["ratio_range"] = [round(min(ratios), 3), round(max(ratios), 3)]
+        for name, keeps in (("torch", False), ("torch_kept", True)):
+            contenders[name] = Contender(samples_per_second, theirs, keeps_memory=keeps)
+    rates = alternate(contenders, args.rounds)
+    result: dict[str, object] = {
+        name: round(statistics.median(r), 2) for name, r in rates.items()
+    }
+    for name in [name for name in rates if name != "ours"]:
+        pairs = zip(rates["ours"], rates[name], strict=True)
+        ratios = sorted(ours / theirs for ours, theirs in pairs)
+        result[f"over_{name}"] = round(statistics.median(ratios), 3)
+        result[f"over_{name}_range"] = [round(ratios[0], 3), round(ratios[-1], 3)]
     print(json.dumps({"preset": args.preset, "batch": args.batch, **result}))
 
 

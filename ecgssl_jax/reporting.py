@@ -184,12 +184,14 @@ def write_description(workdir: Path, described: Mapping[str, Any]) -> None:
     path = workdir / "run.json"
     earlier: list[Any] = []
     if path.exists():
-        with contextlib.suppress(json.JSONDecodeError):  # cut short by a kill
+        with contextlib.suppress(json.JSONDecodeError):  # somebody's edit
             former = json.loads(path.read_text(encoding="utf-8"))
             earlier = [*former.pop("earlier", []), former]
     document = {**described, **describe_run(), "earlier": earlier}
-    text = json.dumps(document, indent=2, default=str)
-    path.write_text(text, encoding="utf-8")
+    # A kill must not cost what it held before.
+    written = path.with_suffix(".json.partial")
+    written.write_text(json.dumps(document, indent=2, default=str), encoding="utf-8")
+    written.replace(path)
 
 
 def describe_run() -> dict[str, Any]:

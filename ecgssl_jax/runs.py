@@ -12,6 +12,7 @@ import numpy as np
 from ecgssl_jax import assembly, checkpoint
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.experiment import Experiment, parse
+from ecgssl_jax.manifest import DamagedCheckpointError
 from ecgssl_jax.methods.base import Method
 from ecgssl_jax.optim import path_string
 from ecgssl_jax.reporting import read_metrics
@@ -60,7 +61,14 @@ def open_run(workdir: str | Path, which: str = "best") -> tuple[Run, Any]:
     folder = workdir / "checkpoints"
     if which == "best" and any(_steps(workdir / "best")):
         folder = workdir / "best"
-    params, meta = checkpoint.load_params(str(folder), subtree="params")
+    try:
+        params, meta = checkpoint.load_params(str(folder), subtree="params")
+    except DamagedCheckpointError as error:
+        if folder.name != "best":
+            raise
+        raise DamagedCheckpointError(
+            f"{error} The newest checkpoint is read with --checkpoint=newest."
+        ) from error
     if not {"config", "data"} <= meta.keys():
         raise ConfigError(
             f"the checkpoint in {folder} does not say what it is of; it was not "

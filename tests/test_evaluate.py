@@ -190,6 +190,7 @@ def test_damaged_checkpoint_is_named(workdir, tmp_path, capsys):
             path.write_bytes(path.read_bytes()[:-100])
     message = fails(capsys, f"--workdir={copy}")
     assert "no intact checkpoint" in message
+    assert "--checkpoint=newest" in message
 
 
 @pytest.mark.parametrize(
