@@ -21,8 +21,8 @@ def keep_freed_memory() -> None:
     except (OSError, AttributeError):
         return
     # Large blocks, too, come from the heaps, which grow and are not trimmed. One for
-    # each core: with fewer, threads wait for each other, a quarter of a small model's
-    # step; with more, as by default, less of what is freed is still in the caches.
+    # each core: with a single one, threads wait for each other, a quarter of a small
+    # model's step; with more, as by default, larger models were measured slower.
     mallopt(_ARENA_MAX, 1 + usable_cores())
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, -1)
