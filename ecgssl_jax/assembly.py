@@ -170,7 +170,13 @@ def make_task(experiment: Experiment) -> Task:
         example=pipeline.shapes(),
         batches=pipeline.batches,
         evaluators=evaluators,
-        meta={"data": describe_data(prepared)},
+        meta={
+            "data": describe_data(prepared),
+            "evaluated": {
+                name: describe_data(evaluator.prepared)
+                for name, evaluator in evaluators.items()
+            },
+        },
     )
     if experiment.data.cache != "device":
         return task
@@ -186,7 +192,7 @@ def make_task(experiment: Experiment) -> Task:
 
 
 def describe_data(prepared: PreparedSet) -> dict[str, Any]:
-    """What a checkpoint keeps of the set that it was trained on."""
+    """What a checkpoint keeps of a set that it was trained or evaluated on."""
     return {
         "name": prepared.name,
         "rate": prepared.rate,

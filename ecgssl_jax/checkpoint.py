@@ -10,8 +10,10 @@ and falls back to the checkpoint before where they differ.
     <directory>/<step>.damaged     moved aside by `restore`, for you to look at
 """
 
+import contextlib
 import functools
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import jax
@@ -25,6 +27,10 @@ from ecgssl_jax import digest, manifest
 from ecgssl_jax.manifest import DamagedCheckpointError
 
 _STATE = "state"
+
+
+class CheckpointWriteError(RuntimeError):
+    """A checkpoint that could not be written, such as to a full disk."""
 
 
 class Checkpointer:
@@ -70,8 +76,8 @@ class Checkpointer:
     def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
         """Copies the state to the host, then writes it in the background.
 
-        On return the state's buffers may be donated. An error of the background
-        write is raised by the next `save`, `wait` or `close`.
+        On return the state's buffers may be donated. What a background write runs
+        into is raised by the next `save`, `wait` or `close`.
 
         Args:
           step: the state's step; greater than that of any checkpoint here.
@@ -81,6 +87,7 @@ class Checkpointer:
         Raises:
           ValueError: the step is not beyond the newest checkpoint's.
           TypeError: a leaf is not a jax.Array, or `meta` is not JSON.
+          CheckpointWriteError: this or the one before could not be written.
         """
         newest = self.latest_step()
         if newest is not None and step <= newest:
@@ -99,19 +106,14 @@ class Checkpointer:
                 for path, array in arrays.items()
             },
         )
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                **{
-                    # Orbax refuses arrays without elements; the manifest has them.
-                    _STATE: ocp.args.PyTreeSave(
-                        {path: array for path, array in stored.items() if array.size}
-                    ),
-                    manifest.FOLDER: ocp.args.JsonSave(manifest.to_json(document)),
-                }
-            ),
-            force=True,
-        )
+        # Orbax refuses arrays without elements; the manifest has them.
+        arrays = {path: array for path, array in stored.items() if array.size}
+        parts = {
+            _STATE: ocp.args.PyTreeSave(arrays),
+            manifest.FOLDER: ocp.args.JsonSave(manifest.to_json(document)),
+        }
+        with self._writing():
+            self._manager.save(step, args=ocp.args.Composite(**parts), force=True)
 
     def restore(self, abstract_state: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest intact checkpoint, or None if the folder never had one.
@@ -180,12 +182,30 @@ class Checkpointer:
         return None if step is None else manifest.read(self._directory / str(step)).meta
 
     def wait(self) -> None:
-        """Blocks until the save in progress is on disk; raises what it ran into."""
-        self._manager.wait_until_finished()
+        """Blocks until the save in progress is on disk.
+
+        Raises:
+          CheckpointWriteError: it could not be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Finishes the save in progress and frees the threads."""
-        self._manager.close()
+        """Finishes the save in progress, as `wait` does, and frees the threads."""
+        with self._writing():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            # Orbax raises what the file system, tensorstore or its threads do.
+            raise CheckpointWriteError(
+                f"a checkpoint could not be written to {self._directory}: "
+                f"{manifest.brief(error)}. Make room there or look at its rights; the "
+                "same command then continues from the last checkpoint that is whole"
+            ) from error
 
     def _move_aside(self, steps: list[int]) -> None:
         if not steps:
@@ -222,6 +242,25 @@ class Checkpointer:
             "trained and start from step 0, move the folder away or choose another "
             "workdir."
         )
+
+
+def silence_echoes() -> None:
+    """Keeps the console free of tracebacks of what is raised anyway.
+
+    For the first array that cannot be moved Orbax raises, after it has logged that in
+    each of its threads, and closes its event loop; tensorstore then prints a traceback
+    for every other array that still ends. For programs, once at their start.
+    """
+    logging.get_absl_logger().addFilter(
+        lambda record: not (record.exc_info and "orbax" in record.pathname)
+    )
+    former = sys.unraisablehook
+
+    def hook(unraisable):
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            former(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def load_params(

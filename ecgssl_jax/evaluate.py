@@ -21,6 +21,7 @@ from absl import logging
 
 from ecgssl_jax import assembly, reporting, runs, sharding
 from ecgssl_jax.data.prepared import DamagedSetError, PreparedSet
+from ecgssl_jax.checkpoint import silence_echoes
 from ecgssl_jax.evaluation import comparison, features, report
 from ecgssl_jax.evaluation.online import ProbeSettings
 from ecgssl_jax.evaluation.spectrum import log_spectrum
@@ -104,6 +105,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def main(argv: list[str] | None = None) -> None:
     keep_freed_memory()
+    silence_echoes()
     # Orbax reports every file that it reads.
     logging.set_verbosity(logging.ERROR)
     args = make_parser().parse_args(argv)

@@ -21,6 +21,7 @@ from absl import logging
 
 from ecgssl_jax import config_files, pictures, processes, reporting
 from ecgssl_jax.assembly import make_task
+from ecgssl_jax.checkpoint import CheckpointWriteError, silence_echoes
 from ecgssl_jax.data.prepared import DamagedSetError
 from ecgssl_jax.data.publishing import PrepareError
 from ecgssl_jax.experiment import parse
@@ -54,15 +55,20 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Checks the config, then trains or continues."""
     keep_freed_memory()
+    silence_echoes()
     # Orbax reports every step of every save as information.
     logging.set_verbosity(logging.WARNING)
     try:
         _run(sys.argv[1:] if argv is None else argv)
     except (ConfigError, CheckpointError, TrainingDiverged) as error:
         sys.exit(f"error: {error}")
+    except CheckpointWriteError as error:
+        # At once: Orbax's unfinished writes would each fail again on a regular exit.
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
     except (
         DamagedSetError,
-        FileNotFoundError,
+        OSError,
         PrepareError,
         WorkdirError,
     ) as error:
@@ -75,13 +81,19 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(argv: list[str]) -> None:
     rest, overrides = config_files.split_overrides(argv)
-    args = make_parser().parse_args(rest)
+    args, unknown = make_parser().parse_known_args(rest)
+    if unknown:
+        raise ConfigError(
+            f"unknown argument {unknown[0]}; a setting of the config is changed by "
+            "--config.KEY=VALUE, such as --config.batch_size=32"
+        )
     config = config_files.load(args.config, overrides)
     experiment = parse(config)
     processes.initialise(args.coordinator, args.num_processes, args.process_id)
     workdir = Path(args.workdir or default_workdir(args.config))
+    # First what can be refused, so that nothing is left of a run that is.
+    task = make_task(experiment)
     with only_run(workdir):
-        task = make_task(experiment)
         train(experiment, task, workdir, meta={"config": config})
         if processes.is_first():
             for path in pictures.draw_run(experiment, workdir):

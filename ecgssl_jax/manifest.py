@@ -123,7 +123,11 @@ def brief(error: Exception) -> str:
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
     lines = str(error).partition("[source locations=")[0].splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:500]}"
+    # The end of a chain of causes is the one to mend.
+    line = (
+        lines[0] if len(lines[0]) <= 500 else f"{lines[0][:200]} ... {lines[0][-250:]}"
+    )
+    return f"{type(error).__name__}: {line}"
 
 
 def _listing(items: list[str], separator: str = ", ") -> str:

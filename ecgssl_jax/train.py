@@ -96,6 +96,7 @@ def train(
       ConfigError: a batch or rules that do not fit the mesh; more steps in
         `workdir` than the experiment has, or a run on other data.
       CheckpointError: no intact checkpoint in `workdir`, or one of another model.
+      CheckpointWriteError: a checkpoint could not be written.
       SystemExit: with code 143 after SIGTERM or Ctrl-C; the state is saved.
     """
     workdir = Path(workdir)
@@ -143,8 +144,9 @@ def train(
         if start:
             reporting.say(f"continuing {workdir} at step {start}")
             _check_data(progress.get("data"), meta.get("data"), workdir)
-            for change in changes(progress.get("config"), meta.get("config")):
-                reporting.say(f"changed since that step: {change}")
+            for part in ("config", "evaluated"):
+                for change in changes(progress.get(part), meta.get(part), part):
+                    reporting.say(f"changed since that step: {change}")
         if jax.process_index() == 0:
             reporting.write_description(workdir, {"start": start, **meta})
 
@@ -260,14 +262,15 @@ def _score_of(best: Checkpointer, meta: Mapping[str, Any]) -> float | None:
 
 
 def _scored_by(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's config says how its checkpoints are scored."""
+    """What says how a run's checkpoints are scored: of its config, and the sets."""
     config = meta.get("config") or {}
     evaluators = {
         name: {key: value for key, value in (values or {}).items() if key != "every"}
         for name, values in (config.get("evaluators") or {}).items()
     }
     best = (config.get("checkpoint") or {}).get("best")
-    return {"best": best, "evaluators": evaluators}
+    sets = meta.get("evaluated") or {}
+    return {"best": best, "evaluators": evaluators, "sets": sets}
 
 
 def make_update(
@@ -379,7 +382,9 @@ class _Loop:
                 f"norm {values['gradient_norm']}. The update was not applied; the last "
                 f"checkpoint is step {self.saved.latest_step()}. Last metrics: "
                 f"{json.dumps(self.last)}. Lower optim.learning_rate, set "
-                "optim.clip_norm, or look at the records of this batch."
+                "optim.clip_norm, or look at the records of this batch. If that "
+                "checkpoint diverges again, move its folder away: the run then "
+                "continues from the one before."
             )
         self.last = values
         return stopping

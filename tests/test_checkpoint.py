@@ -1,6 +1,7 @@
 import dataclasses
 import os
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ecgssl_jax import checkpoint, manifest
-from ecgssl_jax.checkpoint import Checkpointer, load_params
+from ecgssl_jax.checkpoint import (
+    Checkpointer,
+    CheckpointWriteError,
+    load_params,
+    silence_echoes,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -232,6 +238,21 @@ def test_a_damaged_newest_is_reported_and_the_one_before_used(tmp_path, damage, 
         assert content(checkpoints.restore(target)[0]) == content(make_state(2))
 
 
+def test_what_cannot_be_read_is_reported_once(tmp_path, monkeypatch, caplog):
+    many = {f"array_{n}": jnp.full((64, 64), n, jnp.float32) for n in range(60)}
+    with Checkpointer(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, many, {})
+    for path in (tmp_path / "2" / "state").glob("**/d/*"):
+        path.unlink()
+    echoes = []
+    monkeypatch.setattr(sys, "unraisablehook", echoes.append)
+    silence_echoes()
+    with Checkpointer(tmp_path) as checkpoints:
+        assert checkpoints.restore(abstract(many))[1]["step"] == 1
+    assert len(errors(caplog)) == 1 and not echoes
+
+
 def test_a_step_damaged_twice_is_kept_twice(tmp_path):
     for _ in range(2):
         with Checkpointer(tmp_path) as checkpoints:
@@ -352,7 +373,7 @@ def test_an_error_of_the_background_write_is_raised(tmp_path, monkeypatch):
         checkpoints.wait()
         monkeypatch.setattr("orbax.checkpoint.PyTreeCheckpointHandler.finalize", refuse)
         checkpoints.save(2, make_state(2), {})
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(CheckpointWriteError, match="No space left.* is whole"):
             checkpoints.wait()
         monkeypatch.undo()
         assert checkpoints.latest_step() == 1

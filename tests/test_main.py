@@ -362,6 +362,7 @@ def test_a_run_with_the_device_cache_sees_the_same_batches(
         (["--config.checkpoint.best=probe/auroc"], "no evaluator yields"),
         (["--config=nowhere.py"], "nowhere.py: no such Python file"),
         (["--process_id=1"], "--coordinator, --num_processes missing"),
+        (["--batch_size=4"], "such as --config.batch_size=32"),
     ],
 )
 def test_a_wrong_config_is_one_line_that_helps(config, tmp_path, flags, message):
@@ -370,7 +371,7 @@ def test_a_wrong_config_is_one_line_that_helps(config, tmp_path, flags, message)
         entry_point.main([f"--config={config}", f"--workdir={workdir}", *flags])
     text = str(stopped.value.code)
     assert text.startswith("error: ") and message in text
-    assert not (workdir / "checkpoints").exists()
+    assert not workdir.exists()
 
 
 def test_a_wrong_config_fails_before_data_is_made(tmp_path):
@@ -571,5 +572,7 @@ def test_two_processes_have_the_same_gradients(one_and_two):
 def test_only_the_first_process_prints(one_and_two):
     _, _, (first, second) = one_and_two
     assert "continuing" in first and "drew" in first
-    # Gloo, which connects processes on CPUs, prints by itself.
-    assert all(line.startswith("[Gloo]") for line in second.splitlines())
+    # Gloo, which connects processes on CPUs, prints by itself, from several threads.
+    said = {line for line in first.splitlines() if "peer ranks" not in line}
+    assert len(said) > 10 and not said & set(second.splitlines())
+    assert "step" not in second

@@ -249,6 +249,21 @@ def test_scores_of_another_metric_are_not_compared(tmp_path):
     assert best_after(12, 0.7, meta("probe/score", 2)) == 12
 
 
+def test_scores_on_another_set_are_not_compared(tmp_path, capsys):
+    def best_after(steps, score, evaluated):
+        scores = dict.fromkeys(range(21), score)
+        sets = {"evaluated": {"probe": {"content_hash": evaluated}}}
+        train(experiment(steps=steps), task(scores=scores), tmp_path, meta=sets)
+        return load_params(tmp_path / "best", subtree="step")[0]
+
+    assert best_after(4, 0.9, "a") == 4
+    assert best_after(8, 0.8, "a") == 4
+    capsys.readouterr()
+    assert best_after(12, 0.7, "b") == 12
+    said = capsys.readouterr().out
+    assert "evaluated.probe.content_hash: 'a' -> 'b'" in said
+
+
 def test_elapsed_time_counts_what_came_before(tmp_path):
     with pytest.raises(SystemExit):
         train(experiment(), task(Batches(sigterm_at=(9,))), tmp_path)

@@ -22,9 +22,11 @@ All others are kept as attributes, as they are.
 
 import csv
 import dataclasses
+import difflib
 import functools
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -138,7 +140,7 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
         raise SourceError(f"{path} has more than one column {repeated[0]!r}")
     for name in columns:
         folded = name.strip().lower().replace(" ", "_").replace("-", "_")
-        near = _BY_OTHER_NAME.get(folded)
+        near = _BY_OTHER_NAME.get(folded) or _misspelt(folded)
         if folded.startswith(_LABEL) and not name.startswith(_LABEL):
             near = f"{_LABEL}X"
         # Beside our column, another name is an attribute; not for the patient.
@@ -150,7 +152,16 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
                 "leave it out"
             )
     if "path" not in columns:
-        raise SourceError(f"{path} has no column 'path'; found {', '.join(columns)}")
+        found = f"{path} has no column 'path'; found {', '.join(columns)}"
+        if len(columns) == 1 and re.search(r"[;\t]", columns[0]):
+            found += "; its cells must be separated by commas"
+        raise SourceError(found)
+
+
+def _misspelt(column: str) -> str | None:
+    """Our column that this name is a slip of the pen from, if any: 'pateint'."""
+    close = difflib.get_close_matches(column, list(_OWN), n=1, cutoff=0.83)
+    return close[0] if close else None
 
 
 def _notes(columns: Sequence[str]) -> tuple[str, ...]:

@@ -209,6 +209,8 @@ def test_none_is_no_label_however_it_is_written(folder):
         ("Label_AFIB", "label_X"),
         ("report", "text"),
         ("sampling-rate", "rate"),
+        ("pateint", "patient"),
+        ("Lables", "labels"),
     ],
 )
 def test_a_column_named_almost_as_ours_is_an_error(folder, column, meant):
@@ -223,6 +225,18 @@ def test_another_name_beside_our_column_is_an_attribute_but_for_patients(folder)
     assert record.attributes == {"filename": "a"}
     with pytest.raises(SourceError, match="'patient_id' would be kept"):
         manifest_source(_table(folder, [{**row, "patient_id": "p"}]), PLAIN)
+
+
+def test_a_name_that_is_merely_like_ours_is_an_attribute(folder):
+    row = {"path": "0.npy", "test": "a", "ratio": "b", "device": "c"}
+    (record,) = _readings(manifest_source(_table(folder, [row]), PLAIN))
+    assert record.attributes == {"test": "a", "ratio": "b", "device": "c"}
+
+
+def test_cells_separated_otherwise_than_by_commas_are_named(folder):
+    (folder / "table.csv").write_text("path;fold\n0.npy;1\n")
+    with pytest.raises(SourceError, match="cells must be separated by commas"):
+        manifest_source(folder / "table.csv", PLAIN)
 
 
 def test_a_repeated_column_is_an_error(folder):
