@@ -20,8 +20,8 @@ import numpy as np
 from absl import logging
 
 from ecgssl_jax import assembly, reporting, runs, sharding
-from ecgssl_jax.data.prepared import DamagedSetError, PreparedSet
 from ecgssl_jax.checkpoint import silence_echoes
+from ecgssl_jax.data.prepared import DamagedSetError, PreparedSet
 from ecgssl_jax.evaluation import comparison, features, report
 from ecgssl_jax.evaluation.online import ProbeSettings
 from ecgssl_jax.evaluation.spectrum import log_spectrum
