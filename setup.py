@@ -15,6 +15,7 @@ REQUIRED = [
     "orbax-checkpoint>=0.12,<0.13",
     "pyarrow>=16,<27",
     "scipy>=1.13,<2",
+    "sentencepiece>=0.2.1,<0.3",
     "tensorboardX>=2.6,<3",
     "tensorflow-datasets>=4.9.7,<5",
     "tqdm>=4.66,<5",

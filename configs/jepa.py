@@ -12,7 +12,7 @@ evaluators.probe.train_folds and valid_folds where they are not 1-8 and 9.
 
 from ml_collections import ConfigDict
 
-from ecgssl_jax.config_argument import override, split_argument
+from ecgssl_jax.config_argument import choose_data, split_argument
 
 VARIANTS = ("ptbxl",)
 # Fold 9 selects, in both sets; fold 10 is for the last measurement.
@@ -49,11 +49,4 @@ def get_config(arg: str = "") -> ConfigDict:
         config.model.update(width=192, depth=4)
         config.masks.update(keep=(0.3, 0.4), min_block=2)
         config.method.predictor_width = 96
-    if variant == "ptbxl":
-        config.data.name = "ptbxl"
-        config.evaluators.probe.update(data="ptbxl", task="superdiagnostic")
-    elif "data.name" in overrides:
-        # A set of one's own may have neither folds nor labels.
-        config.data.folds = None
-        config.evaluators = {}
-    return override(config, overrides)
+    return choose_data(config, variant, overrides)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ecgssl_jax import (
     device_cache,
     methods,
@@ -20,6 +22,7 @@ from ecgssl_jax import (
 from ecgssl_jax.data import masks as masks_lib
 from ecgssl_jax.data.pipeline import Pipeline, check_crop, select_records
 from ecgssl_jax.data.prepared import PreparedSet, open_prepared
+from ecgssl_jax.data.text import Texts, encode_sets, open_vocabulary
 from ecgssl_jax.evaluation.features import statistics_of
 from ecgssl_jax.evaluation.online import (
     PROBE_METRICS,
@@ -29,9 +32,11 @@ from ecgssl_jax.evaluation.online import (
     probe_settings,
 )
 from ecgssl_jax.experiment import Data, Experiment
-from ecgssl_jax.methods.base import Method
+from ecgssl_jax.methods.base import Method, TextShape
 from ecgssl_jax.models.encoders import compute_dtype, make_encoder
 from ecgssl_jax.settings import ConfigError, near
+from ecgssl_jax.signals import prepare_views
+from ecgssl_jax.signals.views import build_views, check_views
 from ecgssl_jax.train import Task
 
 EMBEDDED = "synthetic"
@@ -78,7 +83,7 @@ def make_method(experiment: Experiment) -> Method:
     known = [
         module.name
         for module in pkgutil.iter_modules(methods.__path__)
-        if module.name not in ("base", "ema")
+        if module.name not in ("base", "ema", "embeddings")
     ]
     if name not in known:
         raise ConfigError(
@@ -88,11 +93,23 @@ def make_method(experiment: Experiment) -> Method:
     method_settings = settings.build(module.Settings, values, "config.method")
     encoder = make_encoder(experiment.model, dtype=compute_dtype(experiment.dtype))
     try:
-        return module.build(
+        method = module.build(
             method_settings, encoder, steps=experiment.steps, masks=experiment.masks
         )
     except ValueError as error:
         raise ConfigError(f"config.method: {error}") from error
+    if len(experiment.views) not in method.num_views:
+        raise ConfigError(
+            f"config.views: {name} takes {' or '.join(map(str, method.num_views))} "
+            f"views of a record, found {len(experiment.views)}"
+        )
+    if method.couples_rows and experiment.optim.accumulate > 1:
+        raise ConfigError(
+            f"config.optim.accumulate: {name} compares all rows of a batch, which "
+            "cannot be split into micro-batches; leave it at 1 and save memory with "
+            "config.model.remat=True, or by more devices"
+        )
+    return method
 
 
 def make_masks(experiment: Experiment) -> tuple[Masks | None, int]:
@@ -121,8 +138,14 @@ def make_masks(experiment: Experiment) -> tuple[Masks | None, int]:
         raise ConfigError(f"config.masks: {error}") from error
 
 
-def make_pipeline(experiment: Experiment, prepared: PreparedSet) -> Pipeline:
-    """The batches of the run; raises ConfigError where the set does not fit."""
+def make_pipeline(
+    experiment: Experiment, prepared: PreparedSet, text: TextShape | None = None
+) -> Pipeline:
+    """The batches of the run, with texts where they are asked for.
+
+    Raises:
+      ConfigError: the set does not fit.
+    """
     masks, num_patches = make_masks(experiment)
     data = experiment.data
     check_crop(prepared, data.crop)
@@ -134,7 +157,30 @@ def make_pipeline(experiment: Experiment, prepared: PreparedSet) -> Pipeline:
         num_patches=num_patches,
         seed=experiment.seed,
         batch_size=experiment.batch_size,
+        texts=None if text is None else make_texts(prepared, text),
     )
+
+
+def make_texts(prepared: PreparedSet, text: TextShape) -> Texts:
+    """The set's reports as tokens.
+
+    Raises:
+      ConfigError: a set without reports, or a vocabulary larger than the method's.
+    """
+    vocabulary = open_vocabulary(prepared)
+    if vocabulary.size > text.vocabulary_size:
+        raise ConfigError(
+            f"config.method.vocabulary_size: {text.vocabulary_size}, but the vocabulary "
+            f"of {prepared.name} has {vocabulary.size} tokens; set it to at least that"
+        )
+    (texts,) = encode_sets([prepared], vocabulary, text.length)
+    has_text = texts.ids >= 0
+    distinct = len(np.unique(texts.ids[has_text]))
+    reporting.say(
+        f"texts: {has_text.sum()} of {len(texts.ids)} records have one, {distinct} are "
+        f"distinct, {texts.share_cut:.1%} are cut to {text.length} tokens"
+    )
+    return texts
 
 
 def make_task(experiment: Experiment) -> Task:
@@ -149,6 +195,7 @@ def make_task(experiment: Experiment) -> Task:
     """
     method = make_method(experiment)
     make_masks(experiment)
+    views = build_views(experiment.views)
     mesh = sharding.make_mesh(experiment.mesh)
     accumulate = experiment.optim.accumulate
     sharding.check_batch(experiment.batch_size, mesh, accumulate=accumulate)
@@ -158,7 +205,13 @@ def make_task(experiment: Experiment) -> Task:
     }
     check_best(experiment, probes)
     prepared = open_set(experiment.data, experiment.data.name)
-    pipeline = make_pipeline(experiment, prepared)
+    check_views(
+        views,
+        samples=experiment.data.crop,
+        leads=len(prepared.leads),
+        rate=prepared.rate,
+    )
+    pipeline = make_pipeline(experiment, prepared, method.text)
     evaluators = make_evaluators(experiment, probes, prepared, method, mesh)
     reporting.say(
         f"data {prepared.name}: {len(pipeline.records)} records at {prepared.rate:g} "
@@ -178,6 +231,11 @@ def make_task(experiment: Experiment) -> Task:
             },
         },
     )
+    if views:
+        make_views = functools.partial(
+            prepare_views, views, rate=prepared.rate, clip=experiment.data.clip
+        )
+        task = dataclasses.replace(task, make_views=make_views)
     if experiment.data.cache != "device":
         return task
     return dataclasses.replace(

@@ -77,6 +77,24 @@ def override(config: ConfigDict, overrides: dict[str, Any]) -> ConfigDict:
     return config
 
 
+def choose_data(
+    config: ConfigDict, variant: str, overrides: dict[str, Any]
+) -> ConfigDict:
+    """Suits a config for the embedded set to the one that is asked for.
+
+    The variant 'ptbxl' is probed by its superclasses. A set of one's own may have
+    neither folds nor labels: it is trained on as a whole, without evaluators.
+    `overrides` come last.
+    """
+    if variant == "ptbxl":
+        config.data.name = "ptbxl"
+        config.evaluators.probe.update(data="ptbxl", task="superdiagnostic")
+    elif "data.name" in overrides:
+        config.data.folds = None
+        config.evaluators = {}
+    return override(config, overrides)
+
+
 def _path(key: str) -> str:
     top = [field.name for field in dataclasses.fields(Experiment)]
     data = [field.name for field in dataclasses.fields(Data)]

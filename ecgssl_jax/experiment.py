@@ -92,6 +92,8 @@ class Experiment:
       dtype: of matrix products: 'bfloat16', 'float32', or 'auto': bfloat16 on
         accelerators, float32 on CPUs.
       method, model, masks: `name` or `kind` and its settings.
+      views: for methods that compare views of a record: for each of them its
+        transforms, (name, probability, parameters) in their order (`signals.views`).
       evaluators: name -> settings, run during training; None leaves one out.
       rules: (pattern, axes) of the sharding of parameters; () for the defaults.
       log_every: steps between log lines.
@@ -103,6 +105,7 @@ class Experiment:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     data: Data = Data()
     masks: Mapping[str, Any] | None = None
+    views: tuple[Any, ...] = ()
     model: Mapping[str, Any]
     method: Mapping[str, Any]
     optim: OptimSettings = OptimSettings()

@@ -7,8 +7,24 @@ says otherwise.
 import difflib
 from collections.abc import Sequence
 
+import numpy as np
+
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 NO_LEAD = "-"  # in a list of names, a column to leave out
+
+# Right arm, left arm, left leg, V1-V6 -> the twelve leads, potentials against the
+# right leg: Einthoven's, Goldberger's and Wilson's definitions. [12, 9].
+LEADS_FROM_ELECTRODES = np.zeros((12, 9))
+LEADS_FROM_ELECTRODES[:6, :3] = [
+    [-1.0, 1.0, 0.0],
+    [-1.0, 0.0, 1.0],
+    [0.0, -1.0, 1.0],
+    [1.0, -0.5, -0.5],
+    [-0.5, 1.0, -0.5],
+    [-0.5, -0.5, 1.0],
+]
+LEADS_FROM_ELECTRODES[6:, :3] = -1.0 / 3.0
+LEADS_FROM_ELECTRODES[6:, 3:] = np.eye(6)
 
 _BY_FOLDED_NAME = {lead.lower(): lead for lead in LEADS}
 # "D" for derivation: French, Spanish and Portuguese recorders.

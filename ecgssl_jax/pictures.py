@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -11,6 +12,8 @@ from ecgssl_jax import plots, reporting
 from ecgssl_jax.assembly import make_pipeline
 from ecgssl_jax.data.prepared import PreparedSet, open_prepared
 from ecgssl_jax.experiment import Experiment
+from ecgssl_jax.settings import ConfigError
+from ecgssl_jax.signals.views import TRANSFORMS, View, build_views, make_views
 
 
 def draw_run(experiment: Experiment, workdir: str | Path) -> list[Path]:
@@ -56,22 +59,77 @@ def _masks(experiment: Experiment) -> Figure:
 def draw_records(
     experiment: Experiment, prepared: PreparedSet, records: int
 ) -> dict[str, Figure]:
-    """File name -> picture, of the first `records` rows of the batch of step 0."""
+    """File name -> picture, of the first `records` rows of the batch of step 0.
+
+    With views, also of each of them, in millivolts: before it is normalised.
+    """
     batch = make_pipeline(experiment, prepared).example()
+    batch = {name: values[:records] for name, values in batch.items()}
+    batch["ecg"] = batch["ecg"].astype(np.float32) * np.float32(prepared.scale)
+    views = {"": batch}
+    for number, view in enumerate(build_views(experiment.views), 1):
+        views[f"-view{number}"] = _transformed(
+            batch, view, number, experiment, prepared
+        )
     figures = {}
-    for row in range(min(records, experiment.batch_size)):
-        one = {name: values[row] for name, values in batch.items()}
-        id = str(prepared.index["record_id"][one["record"]])
-        name = f"{row:02d}-{re.sub(r'[^-.A-Za-z0-9_]+', '-', id)}"
-        figures[name] = _draw(one, prepared, experiment, id)
+    for row, record in enumerate(batch["record"]):
+        id = str(prepared.index["record_id"][record])
+        for suffix, view in views.items():
+            one = {name: values[row] for name, values in view.items()}
+            name = f"{row:02d}-{re.sub(r'[^-.A-Za-z0-9_]+', '-', id)}{suffix}"
+            title = f"{id}{suffix.replace('-', ', ')}"
+            figures[name] = _draw(one, prepared, experiment, title)
     return figures
+
+
+def draw_transforms(
+    experiment: Experiment, prepared: PreparedSet, record: int = 0
+) -> dict[str, Figure]:
+    """Transform's name -> picture of it alone, with its defaults, on one record.
+
+    Those that need settings, or do not fit the set, are left out.
+    """
+    batch = make_pipeline(experiment, prepared).example()
+    batch = {name: values[record : record + 1] for name, values in batch.items()}
+    batch["ecg"] = batch["ecg"].astype(np.float32) * np.float32(prepared.scale)
+    figures = {}
+    for number, name in enumerate(TRANSFORMS):
+        try:
+            ((step,),) = build_views([[(name, 1.0)]])
+            changed = _transformed(batch, (step,), number, experiment, prepared)
+        except ConfigError as error:
+            reporting.say(f"left out {name}: {error}")
+            continue
+        one = {key: values[0] for key, values in changed.items()}
+        figures[name] = _draw(one, prepared, experiment, name)
+    return figures
+
+
+def _transformed(
+    batch: dict[str, np.ndarray],
+    view: View,
+    number: int,
+    experiment: Experiment,
+    prepared: PreparedSet,
+) -> dict[str, np.ndarray]:
+    """The batch, in millivolts, as one view shows it."""
+    ((ecg, length),) = make_views(
+        [view],
+        jax.random.fold_in(jax.random.key(experiment.seed), number),
+        batch["ecg"],
+        batch["lead_valid"],
+        batch.get("length"),
+        rate=prepared.rate,
+    )
+    lengths = {} if length is None else {"length": np.asarray(length)}
+    return batch | {"ecg": np.array(ecg)} | lengths
 
 
 def _draw(
     one: dict[str, np.ndarray], prepared: PreparedSet, experiment: Experiment, id: str
 ) -> Figure:
     """One row of a batch, in millivolts."""
-    ecg = one["ecg"].astype(np.float32) * prepared.scale
+    ecg = one["ecg"].copy()
     # What lies beyond the record's end is padding, not signal.
     ecg[one.get("length", len(ecg)) :] = np.nan
     title = f"{prepared.name} {id}"

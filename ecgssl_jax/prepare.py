@@ -113,6 +113,16 @@ def _shared_options() -> argparse.ArgumentParser:
     number("--max-rejected", default.max_rejected, "share that may be rejected")
     number("--min-leads", limits.min_leads, "records with fewer leads are rejected")
     number("--workers", usable_cores(), "processes")
+    number(
+        "--vocabulary-size",
+        default.vocabulary_size,
+        "pieces of the vocabulary that is trained on the reports, at most",
+    )
+    add(
+        "--sort-phrases",
+        action="store_true",
+        help="reports of the same phrases in another order count as equal",
+    )
     add(
         "--reject",
         default="",
@@ -155,6 +165,8 @@ def make_settings(args: argparse.Namespace) -> Settings:
                 reject=tuple(x.strip() for x in args.reject.split(",") if x.strip()),
             ),
             salt=args.patient_salt,
+            vocabulary_size=args.vocabulary_size,
+            sort_phrases=args.sort_phrases,
         )
     except ValueError as error:
         raise SourceError(str(error)) from error

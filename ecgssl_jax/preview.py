@@ -1,7 +1,9 @@
 """Pictures of what a config trains on: python -m ecgssl_jax.preview --config=FILE.
 
 Draws the first records of step 0 as the run will see them, cropped, on ECG paper,
-with the patches that the method sees (context) and those it predicts (targets).
+with the patches that the method sees (context) and those it predicts (targets), and
+each view of methods that compare views. With --transforms, every transform that a view
+can have, alone.
 """
 
 import argparse
@@ -13,7 +15,7 @@ from ecgssl_jax.assembly import open_set
 from ecgssl_jax.config_files import load, split_overrides
 from ecgssl_jax.data.prepared import DamagedSetError
 from ecgssl_jax.experiment import parse
-from ecgssl_jax.pictures import draw_records
+from ecgssl_jax.pictures import draw_records, draw_transforms
 from ecgssl_jax.settings import ConfigError
 
 
@@ -28,6 +30,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", required=True, help="FILE or FILE:ARGUMENT")
     parser.add_argument("--output", default="preview", help="folder for the pictures")
+    parser.add_argument(
+        "--transforms", action="store_true", help="also each transform on one record"
+    )
     parser.add_argument("--records", type=int, default=4, help="how many")
     return parser
 
@@ -40,6 +45,8 @@ def main(argv: list[str] | None = None) -> None:
         experiment = parse(load(args.config, overrides))
         prepared = open_set(experiment.data, experiment.data.name)
         figures = draw_records(experiment, prepared, args.records)
+        if args.transforms:
+            figures |= draw_transforms(experiment, prepared)
         for name, figure in figures.items():
             path = Path(args.output) / f"{name}.png"
             plots.save(figure, path)

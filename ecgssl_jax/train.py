@@ -61,6 +61,8 @@ class Task:
         the given rows of each; NumPy arrays. If it has a `close`, that is called
         however the run ends.
       evaluators: name -> evaluator.
+      make_views: (rng, batch, statistics) -> the views of `config.views`, as the
+        method has them; None where it asks for none.
       materialise: completes a batch within the step, such as by fetching its
         signals from `resident`; None where batches are complete.
       resident: () -> arrays that stay on the devices for `materialise`.
@@ -73,6 +75,7 @@ class Task:
     example: Batch
     batches: Callable[[int, int, slice], Iterator[Batch]]
     evaluators: Mapping[str, Evaluator] = dataclasses.field(default_factory=dict)
+    make_views: Callable[[jax.Array, Batch, Statistics], Any] | None = None
     materialise: Callable[[Batch, Any], Batch] | None = None
     resident: Callable[[], Any] | None = None
     meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -290,8 +293,11 @@ def make_update(
         stopping = batch.pop(_STOP, np.zeros((), bool)).any()
         if task.materialise is not None:
             batch = dict(task.materialise(batch, resident))
-        ecg = prepare(batch, state.statistics, clip=experiment.data.clip)
-        batch = dict(batch, ecg=ecg)
+        if task.make_views is not None:
+            views_rng, rng = jax.random.split(rng)
+            views = task.make_views(views_rng, batch, state.statistics)
+            batch["views"] = views
+        batch["ecg"] = prepare(batch, state.statistics, clip=experiment.data.clip)
         loss_and_gradient = jax.value_and_grad(method.loss, has_aux=True)
         loss, extra, metrics, gradient = _accumulate(
             loss_and_gradient, state, batch, rng, settings.accumulate

@@ -16,6 +16,7 @@ from ecgssl_jax import prepare
 from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.data.publishing import PrepareError
 from ecgssl_jax.data.synthetic import synthetic_record
+from ecgssl_jax.data.text import open_vocabulary
 from ecgssl_jax.leads import LEADS
 from ecgssl_jax.prepare import main
 
@@ -39,6 +40,17 @@ def test_synthetic(tmp_path):
     assert _prepare(*command) == ""
     expected = np.rint(_ecgs(20, seed=3).astype(np.float64) * 1000)
     np.testing.assert_array_equal(open_prepared(output).load(), expected)
+
+
+def test_flags_of_the_reports(tmp_path, capsys):
+    output = tmp_path / "set"
+    command = ["synthetic", "--num-records=20", f"--output={output}"]
+    assert _prepare(*command, "--vocabulary-size=50", "--sort-phrases") == ""
+    vocabulary = open_vocabulary(open_prepared(output))
+    assert vocabulary.size == 50 and vocabulary.sort_phrases
+    assert "20 of 20 records have a report" in capsys.readouterr().out
+    message = _prepare(*command, "--overwrite", "--vocabulary-size=2")
+    assert "vocabulary_size must be at least 6, found 2" in message
 
 
 def test_array_with_flags(tmp_path):

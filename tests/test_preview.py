@@ -8,6 +8,7 @@ from ecgssl_jax import plots, preview
 from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.writing import prepare_dataset
+from ecgssl_jax.signals.views import TRANSFORMS
 
 CONFIG = Path(__file__).parents[1] / "configs" / "jepa.py"
 
@@ -32,6 +33,20 @@ def test_pictures_of_the_records_are_written(root, tmp_path, capsys):
     for path in paths:
         picture = matplotlib.image.imread(path)
         assert picture.std() > 0.01
+
+
+def test_views_and_transforms_are_drawn_where_they_are_asked_for(root, tmp_path):
+    config = CONFIG.with_name("simclr.py")
+    arguments = [f"--config={config}:root={root}", f"--output={tmp_path}"]
+    preview.main([*arguments, "--records=1", "--transforms"])
+    found = {path.stem for path in tmp_path.glob("*.png")}
+    (record,) = {name for name in found if name.startswith("00-")} - {
+        name for name in found if "view" in name
+    }
+    assert {f"{record}-view1", f"{record}-view2"} <= found
+    # Mains of 60 Hz do not exist at 100 Hz, and a crop needs its seconds.
+    lacking = set(TRANSFORMS) - found
+    assert lacking == {"random_crop", "powerline_noise"}
 
 
 def test_signals_are_drawn_in_millivolts_with_the_masks_of_the_run(

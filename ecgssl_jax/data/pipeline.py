@@ -15,6 +15,7 @@ import numpy as np
 
 from ecgssl_jax.data.masks import Blocks, Multiblock, Random
 from ecgssl_jax.data.prepared import PreparedSet
+from ecgssl_jax.data.text import PAD, Texts
 from ecgssl_jax.experiment import Data
 from ecgssl_jax.settings import ConfigError
 
@@ -33,6 +34,7 @@ class Pipeline:
       masks: what to mask, None for no masks.
       num_patches: N patches of a crop; only used with masks.
       seed, batch_size: of the run; B rows of the global batch.
+      texts: of the set (`data.text.encode_sets`), None for batches without text.
     """
 
     prepared: PreparedSet
@@ -42,6 +44,7 @@ class Pipeline:
     num_patches: int
     seed: int
     batch_size: int
+    texts: Texts | None = None
 
     def batches(
         self, start: int, stop: int, rows: slice | None = None
@@ -103,6 +106,7 @@ class Pipeline:
         crop, low = self.data.crop, rows.start
         has_short = bool((index["length"][self.records] < crop).any())
         signals = self._signals(tf, failures)
+        add_text = self._texts(tf)
 
         def make(step):
             place = self._positions(tf, step, rows)
@@ -122,6 +126,8 @@ class Pipeline:
             }
             if has_short:
                 batch["length"] = tf.minimum(length - start, crop)
+            if add_text is not None:
+                batch |= add_text(record)
             if self.masks is not None:
                 count = self.masks.num_uniforms(self.num_patches)
                 uniform = self._uniforms(tf, step, _MASK_STREAM, count)
@@ -131,6 +137,20 @@ class Pipeline:
             return batch
 
         return make
+
+    def _texts(self, tf) -> Callable[[Any], dict[str, Any]] | None:
+        """A TensorFlow function: records -> their texts; None without texts."""
+        if self.texts is None:
+            return None
+        ids, table = tf.constant(self.texts.ids), tf.constant(self.texts.tokens)
+
+        def gather(record):
+            id = tf.gather(ids, record)
+            # The first row of the table is that of no text, whose id is -1.
+            tokens = tf.cast(tf.gather(table, id + 1), tf.int32)
+            return {"text": tokens, "text_valid": tokens != PAD, "text_ids": id}
+
+        return gather
 
     def _positions(self, tf, step, rows: range):
         """[B'] int64: places in `records` of the global batch's `rows`."""

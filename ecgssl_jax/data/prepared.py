@@ -6,6 +6,7 @@ of one split, `train`, with `features.json` and `dataset_info.json`. Beside them
     metadata.json   rate, unit, scale, leads, labels, statistics, settings, hashes
     index.parquet   everything but the signals
     quality.csv     what the quality pass found
+    vocabulary.model   sub-word vocabulary of the reports, where there are any
 
 so that opening a set reads no signal and needs neither TFDS nor TensorFlow.
 """
@@ -28,6 +29,7 @@ METADATA = "metadata.json"
 MARKER = f"{VERSION}/{METADATA}"  # what every prepared set holds
 INDEX = "index.parquet"
 QUALITY = "quality.csv"
+VOCABULARY = "vocabulary.model"
 # 32 records of 12 x 5000 samples stay in the CPU's cache between the reader and
 # the copy; larger requests are slower per record.
 _RECORDS_PER_READ = 32
@@ -235,7 +237,8 @@ def write_metadata(directory: Path, metadata: Mapping[str, Any]) -> None:
     """
     hashes = {
         f"{Path(name).stem}_sha256": _file_hash(directory / name)
-        for name in (INDEX, QUALITY)
+        for name in (INDEX, QUALITY, VOCABULARY)
+        if name != VOCABULARY or (directory / name).exists()
     }
     # Through JSON once, so that tuples and NumPy numbers hash as they load.
     body = json.loads(json.dumps({**metadata, **hashes}))

@@ -20,6 +20,7 @@ from ecgssl_jax.data.synthetic_heart import (
     X,
 )
 from ecgssl_jax.data.synthetic_rhythm import DURATION, Fibrillation, Rhythm
+from ecgssl_jax.leads import LEADS_FROM_ELECTRODES
 
 # No kernel is narrower than 5 ms: beyond 200 Hz there is nothing to speak of, and
 # the clean signal may be computed at any rate that folds nothing from there back.
@@ -32,21 +33,6 @@ _PERIOD = DURATION + 2.0 * _MARGIN
 _PADDING = 2.0
 _QRS_WINDOW = (-0.06, 0.30)
 _SLOW_WINDOW = (-0.52, 0.80)
-
-# Right arm, left arm, left leg, V1-V6 -> the twelve leads, potentials against the
-# right leg: Einthoven's, Goldberger's and Wilson's definitions.
-_THIRD = 1.0 / 3.0
-LEADS_FROM_ELECTRODES = np.zeros((12, 9))
-LEADS_FROM_ELECTRODES[:6, :3] = [
-    [-1.0, 1.0, 0.0],
-    [-1.0, 0.0, 1.0],
-    [0.0, -1.0, 1.0],
-    [1.0, -0.5, -0.5],
-    [-0.5, 1.0, -0.5],
-    [-0.5, -0.5, 1.0],
-]
-LEADS_FROM_ELECTRODES[6:, :3] = -_THIRD
-LEADS_FROM_ELECTRODES[6:, 3:] = np.eye(6)
 
 
 def check_rate(rate: float) -> int:

@@ -15,11 +15,12 @@ import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from ecgssl_jax.data import index, prepared, shards
+from ecgssl_jax.data import index, prepared, shards, text
 from ecgssl_jax.data.convert import Format, convert
 from ecgssl_jax.data.publishing import building_folder
 from ecgssl_jax.data.quality import REJECT, Finding, Thresholds
@@ -47,6 +48,9 @@ class Settings:
       thresholds: of the quality pass.
       salt: mixed into the patients' hashes. Without a secret one, whoever knows
         the identifiers of the source can recompute the hashes.
+      vocabulary_size: pieces of the reports' sub-word vocabulary, at most.
+      sort_phrases: whether reports count as equal whatever the order of their
+        phrases.
     """
 
     rate: float | None = None
@@ -55,6 +59,8 @@ class Settings:
     max_rejected: float = 0.05
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
     salt: str = ""
+    vocabulary_size: int = 2000
+    sort_phrases: bool = False
 
     def __post_init__(self):
         rate_fits = self.rate is None or self.rate > 0
@@ -65,6 +71,11 @@ class Settings:
             )
         if not 0 <= self.max_rejected <= 1:
             raise ValueError(f"max_rejected is a share, not {self.max_rejected}")
+        if self.vocabulary_size < text.SMALLEST_VOCABULARY:
+            raise ValueError(
+                f"vocabulary_size must be at least {text.SMALLEST_VOCABULARY}, found "
+                f"{self.vocabulary_size}"
+            )
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -143,6 +154,7 @@ def prepare_dataset(
         sums = np.sum([each.sums for each in written], axis=0)
         shards.write_index(version / prepared.INDEX, columns)
         write_quality(version / prepared.QUALITY, findings)
+        texts = _write_vocabulary(version, columns["text"], settings, report)
         metadata = {
             "name": output.name,
             "source": source.description,
@@ -156,6 +168,7 @@ def prepare_dataset(
             "num_records": len(columns["length"]),
             "num_patients": int(columns["patient"].max()) + 1,
             "folds": _counts(columns["fold"]),
+            "texts": texts,
             "statistics": _statistics(sums, form.scale),
             "findings": _counts(f"{x.decision}: {x.finding}" for x in findings),
             "shards": entries,
@@ -337,6 +350,29 @@ def _second_pass(
             written.append(each)
             bar.update(each.entry["num_records"])
     return written
+
+
+def _write_vocabulary(version, reports, settings, report) -> dict[str, Any]:
+    """Trains and writes the vocabulary, if there is any text.
+
+    Returns:
+      `text.summarise` of the reports, and the vocabulary's size.
+    """
+    texts = text.canonical_texts(reports, sort_phrases=settings.sort_phrases)
+    model = text.train_vocabulary(texts, settings.vocabulary_size)
+    size = 0
+    if model is not None:
+        (version / prepared.VOCABULARY).write_bytes(model)
+        size = text.Vocabulary(model=model).size
+    summary = {**text.summarise(texts), "vocabulary_size": size}
+    if size:
+        report(
+            f"{summary['num_texts']} of {len(texts)} records have a report, "
+            f"{summary['num_distinct']} distinct; "
+            f"{summary['share_repeated']:.1%} of the reports are repeated; vocabulary "
+            f"of {size} pieces"
+        )
+    return summary
 
 
 def _statistics(sums: np.ndarray, scale: float) -> dict[str, list[float]]:

@@ -5,30 +5,35 @@ The state dictionaries come as NumPy arrays, so PyTorch itself is not needed:
 """
 
 import re
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ecgssl_jax.models import vit
+from ecgssl_jax.models import resnet, vit
 from ecgssl_jax.models.network import Network
 
 Arrays = Mapping[str, np.ndarray]
 
 
 class Loaded(NamedTuple):
-    """A module and the parameters to apply it with: `module.apply(params, ...)`."""
+    """A module and what to apply it with: `module.apply(params, ...)`.
+
+    `statistics` are the running ones of batch norms, {} where there are none.
+    """
 
     module: Network
     params: dict[str, Any]
+    statistics: Mapping[str, Any] = types.MappingProxyType({})
 
 
 def load(
     state_dict: Arrays,
     layout: str,
     *,
-    num_heads: int,
+    num_heads: int | None = None,
     predictor_num_heads: int | None = None,
 ) -> dict[str, Loaded]:
     """Reads a published checkpoint.
@@ -36,14 +41,16 @@ def load(
     Args:
       state_dict: parameter name -> array, in PyTorch's layouts. Names may be
         joined by '.' or '/', and carry the prefix 'module.'.
-      layout: 'weimann' (ECG-JEPA, arXiv 2410.13867) or 'ijepa1d' (I-JEPA,
-        arXiv 2301.08243, on 1-D patches).
-      num_heads: heads of the encoders; the arrays do not tell.
+      layout: 'weimann' (ECG-JEPA, arXiv 2410.13867), 'ijepa1d' (I-JEPA,
+        arXiv 2301.08243, on 1-D patches) or 'resnet1d' (a residual network of 1-D
+        convolutions, named as in torchvision; one module, 'encoder', whose name may
+        be left out).
+      num_heads: heads of the transformers; the arrays do not tell.
       predictor_num_heads: heads of the predictor; `num_heads` if None.
 
     Returns:
       Module name ('encoder', 'target_encoder', 'predictor': those that are there)
-      -> module and parameters.
+      -> module, parameters and statistics.
 
     Raises:
       ValueError: an unknown layout, or arrays that are missing, left over or of
@@ -55,9 +62,16 @@ def load(
         )
     if not state_dict:
         raise ValueError("the checkpoint holds no arrays; pass {name: array, ...}")
+    if layout == "resnet1d":
+        num_heads = 0
+    if num_heads is None:
+        raise ValueError(f"layout {layout!r} needs num_heads; the arrays do not tell")
     groups: dict[str, dict[str, np.ndarray]] = {}
     for name, array in state_dict.items():
-        module, _, rest = name.replace("/", ".").removeprefix("module.").partition(".")
+        name = name.replace("/", ".").removeprefix("module.")
+        if layout == "resnet1d" and not name.startswith("encoder."):
+            name = f"encoder.{name}"
+        module, _, rest = name.partition(".")
         rest = rest.removeprefix("module.")
         groups.setdefault(module, {})[rest] = np.asarray(array)
     heads = {"predictor": predictor_num_heads or num_heads}
@@ -310,6 +324,59 @@ def _ijepa_predictor(reader: _Reader, num_heads: int) -> Loaded:
     return _predictor(reader, num_heads, interleaved=False, prefix="predictor_")
 
 
+def _resnet(reader: _Reader, num_heads: int) -> Loaded:
+    """Names as in torchvision: conv1, bn1, layer1.0.conv1, layer1.0.downsample.0."""
+    features, leads, _ = reader.shape("conv1.weight")
+    blocks = []
+    while depth := reader.depth(f"layer{len(blocks) + 1}"):
+        blocks.append(depth)
+    module = resnet.ResNet(
+        blocks=tuple(blocks),
+        bottleneck=reader.has("layer1.0.conv3.weight"),
+        features=features,
+        widening=reader.shape("layer1.0.conv1.weight")[0] / features,
+    )
+    # Their names of each convolution and its norm, below our place for them.
+    places = {"": [("conv1", "bn1", "conv", "norm")]}
+    for stage, depth in enumerate(blocks, 1):
+        for number in range(depth):
+            prefix = f"layer{stage}.{number}"
+            pairs = [
+                (f"{prefix}.conv{n}", f"{prefix}.bn{n}", f"conv{n}", f"norm{n}")
+                for n in (1, 2, 3)
+                if reader.has(f"{prefix}.conv{n}.weight")
+            ]
+            shortcut = f"{prefix}.downsample"
+            if reader.has(f"{shortcut}.0.weight"):
+                names = f"{shortcut}.0", f"{shortcut}.1", "shortcut", "shortcut_norm"
+                pairs.append(names)
+            places[f"stage{stage}_block{number + 1}"] = pairs
+    params: dict[str, Any] = {}
+    statistics: dict[str, Any] = {}
+    for place, pairs in places.items():
+        arrays, running = {}, {}
+        for conv, norm, our_conv, our_norm in pairs:
+            kernel = reader.array(f"{conv}.weight", (None,) * 3)  # [out, in, width]
+            arrays[our_conv] = {"kernel": kernel.transpose(2, 1, 0)}
+            arrays[our_norm] = _norm(reader, norm)
+            running[our_norm] = _running_statistics(reader, norm, len(kernel))
+        for tree, found in ((params, arrays), (statistics, running)):
+            tree |= {place: found} if place else found
+    ecg = np.zeros((1, 4 * module.stride, leads), np.float32)
+    return _finish(reader, Network(module), params, ecg)._replace(statistics=statistics)
+
+
+def _running_statistics(reader: _Reader, name: str, size: int) -> dict[str, np.ndarray]:
+    """Those of a norm that has seen nothing where the checkpoint has none."""
+    reader.take(f"{name}.num_batches_tracked", optional=True)
+    mean = reader.take(f"{name}.running_mean", optional=True)
+    variance = reader.take(f"{name}.running_var", optional=True)
+    return {
+        "mean": np.zeros(size, np.float32) if mean is None else mean,
+        "var": np.ones(size, np.float32) if variance is None else variance,
+    }
+
+
 _LAYOUTS: dict[str, dict[str, Callable[[_Reader, int], Loaded]]] = {
     "weimann": {
         "encoder": _weimann_encoder,
@@ -321,4 +388,5 @@ _LAYOUTS: dict[str, dict[str, Callable[[_Reader, int], Loaded]]] = {
         "target_encoder": _ijepa_encoder,
         "predictor": _ijepa_predictor,
     },
+    "resnet1d": {"encoder": _resnet},
 }

@@ -10,12 +10,19 @@ A method is a module of this package with
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
 Tree = Any
 Batch = Mapping[str, jax.Array]
+
+
+class TextShape(NamedTuple):
+    """Texts of S tokens, out of a vocabulary of at most so many."""
+
+    length: int
+    vocabulary_size: int
 
 
 class Method(Protocol):
@@ -25,7 +32,26 @@ class Method(Protocol):
     `signals.prepare` made of it: [B, T, C] float32, normalised. `params` is what
     the optimiser updates; `extra` is everything else that a step carries on (an
     EMA network, batch statistics); both are sharded, donated and saved alike.
+
+    Attributes:
+      num_views: the numbers of `config.views` that it can use. If there are any, a
+        batch has also `views`: for each of them `ecg` [B, T', C], transformed and
+        prepared alike, and `length` where a record can be shorter.
+      text: what texts it asks for, None for none. If any, a batch has also `text`
+        [B, S] int32, `text_valid` [B, S] bool and `text_ids` [B] int32: equal texts
+        have equal ones, below 0 there is none.
+      couples_rows: whether the loss of a row depends on the other rows, as with
+        negatives; such a batch cannot be split into micro-batches.
     """
+
+    @property
+    def num_views(self) -> tuple[int, ...]: ...
+
+    @property
+    def text(self) -> TextShape | None: ...
+
+    @property
+    def couples_rows(self) -> bool: ...
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         """-> params, extra. Only the shapes of `batch` matter."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from ecgssl_jax.methods.base import Batch, Tree
+from ecgssl_jax.methods.base import Batch, TextShape, Tree
 from ecgssl_jax.methods.ema import ema_update, ema_weights
 from ecgssl_jax.models import vit
 from ecgssl_jax.models.network import Network
@@ -163,6 +163,9 @@ class Jepa:
     predictor: Network
     patch_size: int
     steps: int
+    num_views: tuple[int, ...] = (0,)
+    text: TextShape | None = None
+    couples_rows: bool = False
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         encoder_rng, predictor_rng = jax.random.split(rng)

@@ -1,16 +1,19 @@
-"""Encoders by their name in a config."""
+"""Encoders by their name in a config, and what every method asks of one."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ecgssl_jax.models import vit
+from ecgssl_jax.models import resnet, vit
+from ecgssl_jax.models.network import Network, Params, Statistics
 from ecgssl_jax.settings import ConfigError, convert, near
 
 _NOT_SETTINGS = ("parent", "name", "dtype")
+
+Module = vit.ViT | resnet.ResNet
 
 
 def compute_dtype(name: str) -> Any:
@@ -20,7 +23,91 @@ def compute_dtype(name: str) -> Any:
     return jnp.dtype(name)
 
 
-def make_encoder(settings: Mapping[str, Any], *, dtype: Any) -> vit.ViT:
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """An ECG -> its tokens and their mean, whatever the module.
+
+    Attributes:
+      module: [B, T, C] -> tokens [B, N, D], N = ceil(T / stride).
+    """
+
+    module: Module
+
+    @property
+    def network(self) -> Network:
+        return Network(self.module)
+
+    def init(self, rng: jax.Array, ecg: jax.Array) -> tuple[Params, Statistics]:
+        """-> parameters and running statistics; only the shape of `ecg` matters."""
+        return self.network.init_all(rng, ecg[:1])
+
+    def init_with_head(
+        self, rng: jax.Array, ecg: jax.Array, head: Network
+    ) -> tuple[dict[str, Params], dict[str, Statistics]]:
+        """As `init`, of 'encoder' and of a 'projector' on its pooled features."""
+        encoder_rng, head_rng = jax.random.split(rng)
+        params, statistics = self.init(encoder_rng, ecg)
+        pooled = jax.eval_shape(self.features, params, statistics, ecg[:1])["pooled"]
+        head_params, head_statistics = head.init_all(head_rng, jnp.zeros(pooled.shape))
+        return (
+            {"encoder": params, "projector": head_params},
+            {"encoder": statistics, "projector": head_statistics},
+        )
+
+    def features(
+        self,
+        params: Params,
+        statistics: Statistics,
+        ecg: jax.Array,
+        length: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
+        """In evaluation mode: 'pooled' [B, D] and 'tokens' [B, N, D].
+
+        Args:
+          ecg: [B, T, C] float32, normalised.
+          length: [B] int32, valid samples; None where all are. Then there is also
+            'tokens_valid' [B, N] bool, and the others are not in the mean.
+        """
+        valid = self.valid_tokens(ecg, length)
+        tokens = self.network.apply(params, ecg, valid=valid, statistics=statistics)
+        features = {"pooled": vit.mean_pool(tokens, valid), "tokens": tokens}
+        return features if valid is None else features | {"tokens_valid": valid}
+
+    def train(
+        self,
+        params: Params,
+        statistics: Statistics,
+        ecg: jax.Array,
+        length: jax.Array | None,
+        rng: jax.Array,
+    ) -> tuple[jax.Array, Statistics]:
+        """-> the mean of the tokens [B, D] in training mode, running statistics."""
+        valid = self.valid_tokens(ecg, length)
+        rngs = {"drop_path": rng}
+        tokens, statistics = self.network.train(
+            params, statistics, ecg, valid=valid, rngs=rngs
+        )
+        return vit.mean_pool(tokens, valid), statistics
+
+    def valid_tokens(
+        self, ecg: jax.Array, length: jax.Array | None
+    ) -> jax.Array | None:
+        """[B, N]: tokens that begin within the record; None where all do."""
+        if length is None:
+            return None
+        starts = jnp.arange(0, ecg.shape[1], self.module.stride)
+        return starts < length[:, None]
+
+
+class _Kind(NamedTuple):
+    """A class of modules, its presets, and the check of its settings."""
+
+    module: Any
+    presets: Mapping[str, Mapping[str, Any]]
+    check: Callable[[Mapping[str, Any]], None]
+
+
+def make_encoder(settings: Mapping[str, Any], *, dtype: Any) -> Module:
     """The module that `config.model` describes: a preset and changes to it.
 
     Raises:
@@ -28,20 +115,25 @@ def make_encoder(settings: Mapping[str, Any], *, dtype: Any) -> vit.ViT:
     """
     settings = dict(settings)
     name = settings.pop("name", "vit")
-    if name != "vit":
-        raise ConfigError(f"config.model.name: unknown encoder {name!r}; known are vit")
+    if name not in _KINDS:
+        raise ConfigError(
+            f"config.model.name: unknown encoder {name!r}{near(name, list(_KINDS))}"
+        )
+    module, presets, check = _KINDS[name]
     preset = settings.pop("preset", None)
     values: dict[str, Any] = {}
     if preset is not None:
-        if preset not in vit.PRESETS:
-            known = list(vit.PRESETS)
+        # A preset such as 18 arrives as a number.
+        preset = str(preset)
+        if preset not in presets:
             raise ConfigError(
-                f"config.model.preset: unknown preset {preset!r}{near(preset, known)}"
+                f"config.model.preset: unknown preset {preset!r} of {name}"
+                f"{near(preset, list(presets))}"
             )
-        values |= vit.PRESETS[preset]
+        values |= presets[preset]
     fields = {
         field.name: field
-        for field in dataclasses.fields(vit.ViT)
+        for field in dataclasses.fields(module)
         if field.name not in _NOT_SETTINGS
     }
     for key, value in settings.items():
@@ -54,18 +146,23 @@ def make_encoder(settings: Mapping[str, Any], *, dtype: Any) -> vit.ViT:
         if field.default is dataclasses.MISSING and key not in values:
             raise ConfigError(
                 f"config.model.{key} is missing; set it, or choose a preset of "
-                f"{', '.join(vit.PRESETS)}"
+                f"{', '.join(presets)}"
             )
-    _check(values)
-    return vit.ViT(**values, dtype=dtype)
+    check(values)
+    return module(**values, dtype=dtype)
 
 
-def _check(values: Mapping[str, Any]) -> None:
-    for key in ("width", "depth", "num_heads", "patch_size"):
-        if values[key] < 1:
+def _check_at_least(values: Mapping[str, Any], least: int, *names: str) -> None:
+    for name in names:
+        if name in values and values[name] < least:
             raise ConfigError(
-                f"config.model.{key}: expected at least 1, found {values[key]}"
+                f"config.model.{name}: expected at least {least}, found {values[name]}"
             )
+
+
+def _check_vit(values: Mapping[str, Any]) -> None:
+    _check_at_least(values, 1, "width", "depth", "num_heads", "patch_size")
+    _check_at_least(values, 0, "num_registers")
     if values["width"] % 2:
         raise ConfigError(
             "config.model.width: the sine-cosine positions need an even width, found "
@@ -75,11 +172,6 @@ def _check(values: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"config.model: a width of {values['width']} cannot be split into "
             f"{values['num_heads']} heads"
-        )
-    if values.get("num_registers", 0) < 0:
-        raise ConfigError(
-            "config.model.num_registers: expected at least 0, found "
-            f"{values['num_registers']}"
         )
     if values["width"] * values.get("mlp_ratio", 4.0) < 1:
         raise ConfigError(
@@ -91,3 +183,28 @@ def _check(values: Mapping[str, Any]) -> None:
             "config.model.drop_path: expected at least 0 and below 1, found "
             f"{values['drop_path']}"
         )
+
+
+def _check_resnet(values: Mapping[str, Any]) -> None:
+    _check_at_least(values, 1, "features")
+    if not values["blocks"] or min(values["blocks"]) < 1:
+        raise ConfigError(
+            "config.model.blocks: expected the blocks of each stage, at least 1, found "
+            f"{values['blocks']}"
+        )
+    if values.get("widening", 1.0) <= 0:
+        raise ConfigError(
+            "config.model.widening: expected a positive factor, found "
+            f"{values['widening']}"
+        )
+    if values.get("norm", "batch") == "group" and values.get("features", 64) % 32:
+        raise ConfigError(
+            "config.model.features: norm='group' makes 32 groups, which do not divide "
+            f"{values['features']}"
+        )
+
+
+_KINDS = {
+    "vit": _Kind(vit.ViT, vit.PRESETS, _check_vit),
+    "resnet": _Kind(resnet.ResNet, resnet.PRESETS, _check_resnet),
+}

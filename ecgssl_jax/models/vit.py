@@ -226,6 +226,11 @@ class ViT(nn.Module):
     remat: bool = False
     dtype: Any = jnp.float32
 
+    @property
+    def stride(self) -> int:
+        """Samples that a token stands for."""
+        return self.patch_size
+
     @nn.compact
     def __call__(
         self,

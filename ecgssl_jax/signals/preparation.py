@@ -1,11 +1,13 @@
 """From the int16 signals of a batch to what an encoder sees."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ecgssl_jax.signals.views import View, make_views, missing_to_zero
 
 
 @jax.tree_util.register_dataclass
@@ -37,16 +39,66 @@ def prepare(
     Returns:
       [B, T, C] float32, zero where a lead or a sample is missing.
     """
-    source = batch["source"]
-    scale, mean, std = (
-        jnp.asarray(table)[source][:, None, :]
-        for table in (statistics.scale, statistics.mean, statistics.std)
+    ecg = to_millivolts(batch, statistics)
+    return normalise(ecg, batch.get("length"), batch, statistics, clip=clip)
+
+
+def prepare_views(
+    views: Sequence[View],
+    rng: jax.Array,
+    batch: Mapping[str, jax.Array],
+    statistics: Statistics,
+    *,
+    rate: float,
+    clip: float | None = None,
+) -> tuple[dict[str, jax.Array], ...]:
+    """As `prepare`, with each view's transforms applied to the millivolts.
+
+    Args:
+      rng: key of all that is random.
+      rate: of the signals, Hz.
+
+    Returns:
+      For each view `ecg` [B, T', C] float32 and, where the batch has it, `length`.
+    """
+    ecg = to_millivolts(batch, statistics)
+    made = make_views(
+        views, rng, ecg, batch["lead_valid"], batch.get("length"), rate=rate
     )
-    ecg = (batch["ecg"].astype(jnp.float32) * scale - mean) / std
+    prepared = []
+    for ecg, length in made:
+        ecg = normalise(ecg, length, batch, statistics, clip=clip)
+        prepared.append({"ecg": ecg} | ({} if length is None else {"length": length}))
+    return tuple(prepared)
+
+
+def to_millivolts(batch: Mapping[str, jax.Array], statistics: Statistics) -> jax.Array:
+    """The signals of a batch in millivolts: [B, T, C] float32."""
+    (scale,) = _tables(batch, statistics.scale)
+    return batch["ecg"].astype(jnp.float32) * scale
+
+
+def normalise(
+    ecg: jax.Array,
+    length: jax.Array | None,
+    batch: Mapping[str, jax.Array],
+    statistics: Statistics,
+    *,
+    clip: float | None,
+) -> jax.Array:
+    """Millivolts [B, T, C] -> zero mean and unit deviation; zero where missing.
+
+    Args:
+      length: [B] int32, valid samples; None where all are.
+      batch: whose `source` and `lead_valid` the rows have.
+    """
+    mean, std = _tables(batch, statistics.mean, statistics.std)
+    ecg = (ecg - mean) / std
     if clip is not None:
         ecg = jnp.clip(ecg, -clip, clip)
-    valid = batch["lead_valid"][:, None, :]
-    if "length" in batch:
-        samples = jnp.arange(ecg.shape[1])
-        valid = valid & (samples < batch["length"][:, None])[:, :, None]
-    return jnp.where(valid, ecg, 0.0)
+    return missing_to_zero(ecg, batch["lead_valid"], length)
+
+
+def _tables(batch, *tables):
+    """Each table's row of every record's set: [B, 1, C]."""
+    return tuple(jnp.asarray(x)[batch["source"]][:, None, :] for x in tables)

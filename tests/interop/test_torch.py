@@ -148,7 +148,9 @@ def test_damaged_checkpoint_is_an_error_with_the_name(damage, message):
 
 
 def test_unknown_layout_is_an_error_with_the_known_ones():
-    with pytest.raises(ValueError, match="'weiman'; known are ijepa1d, weimann"):
+    with pytest.raises(
+        ValueError, match="'weiman'; known are ijepa1d, resnet1d, weimann"
+    ):
         _load(_weimann(), "weiman")
 
 

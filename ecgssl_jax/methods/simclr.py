@@ -1,0 +1,150 @@
+"""SimCLR (Chen et al., arXiv 2002.05709) on ECGs: two views of a record attract."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ecgssl_jax.methods.base import Batch, TextShape, Tree
+from ecgssl_jax.methods.embeddings import spread, unit
+from ecgssl_jax.models.encoders import Encoder, Module
+from ecgssl_jax.models.heads import Head
+from ecgssl_jax.models.network import Network
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """`config.method` of SimCLR.
+
+    Attributes:
+      temperature: of the similarities.
+      projector_hidden: widths of the projector's hidden layers.
+      projector_out: width of the space in which views are compared.
+      projector_norm: batch norm after each hidden layer.
+    """
+
+    temperature: float = 0.1
+    projector_hidden: tuple[int, ...] = (512,)
+    projector_out: int = 128
+    projector_norm: bool = True
+
+    def __post_init__(self):
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be positive, found {self.temperature}")
+        if min(self.projector_out, *self.projector_hidden) < 1:
+            raise ValueError(
+                "projector_hidden and projector_out must be at least 1, found "
+                f"{self.projector_hidden} and {self.projector_out}"
+            )
+
+
+def nt_xent_loss(z1: jax.Array, z2: jax.Array, *, temperature: float) -> jax.Array:
+    """Normalised temperature-scaled cross entropy (arXiv 2002.05709, eq. 1), a scalar.
+
+    The mean over all 2B rows, each with 2B - 2 negatives.
+
+    Args:
+      z1, z2: [B, D], any float dtype; row b of both is one record. Computed in at
+        least float32.
+    """
+    return _cross_entropy(*_logits(z1, z2, temperature)).mean()
+
+
+def _logits(z1, z2, temperature):
+    """[2B, 2B]: each row's own record in the other view, then all others, and B.
+
+    Rows stay on the devices that hold their records.
+    """
+    z1, z2 = unit(z1), unit(z2)
+    across = z1 @ z2.T / temperature
+    itself = jnp.eye(len(z1), dtype=bool)
+    within = [jnp.where(itself, -jnp.inf, z @ z.T / temperature) for z in (z1, z2)]
+    first = jnp.concatenate([across, within[0]], axis=1)
+    second = jnp.concatenate([across.T, within[1]], axis=1)
+    return first, second
+
+
+def _cross_entropy(first, second):
+    """[2, B]: -log softmax of each row's own record."""
+
+    def one(logits):
+        positive = jnp.diagonal(logits[:, : len(logits)])
+        return jax.nn.logsumexp(logits, axis=1) - positive
+
+    return jnp.stack([one(first), one(second)])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SimClr:
+    """The method; `methods.base.Method` gives the contract.
+
+    params: 'encoder', 'projector'; extra: their running statistics.
+    """
+
+    settings: Settings
+    encoder: Encoder
+    projector: Network
+    num_views: tuple[int, ...] = (2,)
+    text: TextShape | None = None
+    couples_rows: bool = True
+
+    def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
+        return self.encoder.init_with_head(rng, batch["ecg"], self.projector)
+
+    def loss(
+        self, params: Tree, extra: Tree, batch: Batch, rng: jax.Array
+    ) -> tuple[jax.Array, tuple[Tree, dict[str, jax.Array]]]:
+        first, second = batch["views"]
+        # One pass, so that batch norms see both views together.
+        joined = jax.tree.map(lambda *x: jnp.concatenate(x), first, second)
+        pooled, encoder = self.encoder.train(
+            params["encoder"],
+            extra["encoder"],
+            joined["ecg"],
+            joined.get("length"),
+            rng,
+        )
+        z, projector = self.projector.train(
+            params["projector"], extra["projector"], pooled
+        )
+        z1, z2 = jnp.split(z, 2)
+        logits = _logits(z1, z2, self.settings.temperature)
+        loss = _cross_entropy(*logits).mean()
+        best = jnp.stack([x.argmax(axis=1) for x in logits])
+        metrics = {
+            "accuracy": (best == jnp.arange(len(z1))).mean(),
+            "positive_similarity": (unit(z1) * unit(z2)).sum(axis=-1).mean(),
+            "spread": spread(z),
+        }
+        return loss, ({"encoder": encoder, "projector": projector}, metrics)
+
+    def after_update(self, params: Tree, extra: Tree, step: jax.Array) -> Tree:
+        return extra
+
+    def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
+        return self.encoder.features(
+            params["encoder"], extra["encoder"], batch["ecg"], batch.get("length")
+        )
+
+
+def build(
+    settings: Settings,
+    encoder: Module,
+    *,
+    steps: int,
+    masks: Mapping[str, Any] | None,
+) -> SimClr:
+    """The method on any encoder; raises ValueError for masks, which it has no use for."""
+    if masks is not None:
+        raise ValueError("SimCLR masks nothing; leave config.masks out")
+    projector = Head(
+        hidden=settings.projector_hidden,
+        out=settings.projector_out,
+        batch_norm=settings.projector_norm,
+        dtype=encoder.dtype,
+    )
+    return SimClr(
+        settings=settings, encoder=Encoder(encoder), projector=Network(projector)
+    )

@@ -1,0 +1,49 @@
+"""Small networks on pooled features: projectors and predictors."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ecgssl_jax.models.layers import Dense
+
+
+class Head(nn.Module):
+    """Dense layers with a ReLU between them, and batch norms where asked.
+
+    Fields: `hidden` are the widths between input and `out`; `out_bias` whether the
+    last layer has one; `dtype` is that of the matrix products (parameters and
+    statistics stay float32).
+    """
+
+    hidden: tuple[int, ...]
+    out: int
+    batch_norm: bool = True
+    out_bias: bool = True
+    norm_eps: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, D] -> [B, out], at least float32."""
+        for number, width in enumerate(self.hidden, 1):
+            # A batch norm takes any bias away again.
+            x = Dense(
+                (width,),
+                use_bias=not self.batch_norm,
+                dtype=self.dtype,
+                name=f"dense{number}",
+            )(x)
+            if self.batch_norm:
+                x = nn.BatchNorm(
+                    use_running_average=not self.is_mutable_collection("batch_stats"),
+                    momentum=0.9,
+                    epsilon=self.norm_eps,
+                    use_fast_variance=False,
+                    dtype=self.dtype,
+                    name=f"norm{number}",
+                )(x)
+            x = nn.relu(x)
+        x = Dense((self.out,), self.out_bias, dtype=self.dtype, name="out")(x)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,142 @@
+"""1-D residual networks on ECGs (He et al., arXiv 1512.03385, in one dimension).
+
+The stride of a stage is in its first block's 3-wide convolution. Wide ones have twice
+the inner channels of each bottleneck (arXiv 1605.07146).
+"""
+
+import functools
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "18": dict(blocks=(2, 2, 2, 2), bottleneck=False),
+    "34": dict(blocks=(3, 4, 6, 3), bottleneck=False),
+    "50": dict(blocks=(3, 4, 6, 3), bottleneck=True),
+    "101": dict(blocks=(3, 4, 23, 3), bottleneck=True),
+    "152": dict(blocks=(3, 8, 36, 3), bottleneck=True),
+    "wide50": dict(blocks=(3, 4, 6, 3), bottleneck=True, widening=2.0),
+    "wide101": dict(blocks=(3, 4, 23, 3), bottleneck=True, widening=2.0),
+}
+_EXPANSION = 4  # output channels of a bottleneck, in units of its stage's
+_GROUPS = 32  # of group norm (arXiv 1803.08494)
+
+
+class Block(nn.Module):
+    """One residual block: two convolutions, or three that narrow and widen again.
+
+    Fields: `features` are the stage's channels, `inner` those of a bottleneck's inner
+    convolution.
+    """
+
+    features: int
+    inner: int
+    stride: int
+    bottleneck: bool
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        out = self.features * (_EXPANSION if self.bottleneck else 1)
+        if self.bottleneck:
+            plan = [(self.inner, 1, 1), (self.inner, 3, self.stride), (out, 1, 1)]
+        else:
+            plan = [(out, 3, self.stride), (out, 3, 1)]
+        y = x
+        for number, (features, width, stride) in enumerate(plan, 1):
+            y = self.conv(features, width, stride, name=f"conv{number}")(y)
+            y = self.norm(name=f"norm{number}")(y)
+            if number < len(plan):
+                y = nn.relu(y)
+        if x.shape != y.shape:
+            x = self.conv(out, 1, self.stride, name="shortcut")(x)
+            x = self.norm(name="shortcut_norm")(x)
+        return nn.relu(x + y)
+
+
+def _conv(features: int, width: int, stride: int, *, dtype: Any, name: str) -> nn.Conv:
+    side = (width - 1) // 2
+    return nn.Conv(
+        features,
+        (width,),
+        strides=(stride,),
+        padding=((side, side),),
+        use_bias=False,
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        dtype=dtype,
+        name=name,
+    )
+
+
+class ResNet(nn.Module):
+    """Encoder of an ECG into the positions of its last feature map.
+
+    Fields: `blocks` per stage; `features` of the first stage, doubled in each one
+    after; `norm` is 'batch', whose running statistics move by a tenth of each batch's,
+    or 'group'; `remat` recomputes a block's activations in the backward pass; `dtype`
+    is that of convolutions and activations (parameters and statistics stay float32).
+    """
+
+    blocks: tuple[int, ...]
+    bottleneck: bool
+    features: int = 64
+    widening: float = 1.0
+    norm: Literal["batch", "group"] = "batch"
+    norm_eps: float = 1e-5
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @property
+    def stride(self) -> int:
+        """Samples that a token stands for."""
+        return 2 ** (len(self.blocks) + 1)
+
+    @nn.compact
+    def __call__(self, ecg: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+        """Tokens [B, N, D] in `dtype`, N = ceil(T / stride).
+
+        Args:
+          ecg: [B, T, C] float32, normalised, zero where samples are missing.
+          valid: what exists of the tokens; convolutions have no use for it.
+        """
+        conv = functools.partial(_conv, dtype=self.dtype)
+        x = conv(self.features, 7, 2, name="conv")(ecg.astype(self.dtype))
+        x = nn.relu(self._make_norm()(name="norm")(x))
+        x = nn.max_pool(x, (3,), strides=(2,), padding=[(1, 1)])  # pyright: ignore[reportArgumentType]
+        block = nn.remat(Block) if self.remat else Block
+        for stage, count in enumerate(self.blocks):
+            features = self.features * 2**stage
+            for number in range(count):
+                x = block(
+                    features,
+                    inner=round(features * self.widening),
+                    stride=2 if stage and not number else 1,
+                    bottleneck=self.bottleneck,
+                    conv=conv,
+                    norm=self._make_norm(),
+                    name=f"stage{stage + 1}_block{number + 1}",
+                )(x)
+        return x
+
+    def _make_norm(self) -> Any:
+        if self.norm == "group":
+            return functools.partial(
+                nn.GroupNorm,
+                num_groups=_GROUPS,
+                epsilon=self.norm_eps,
+                use_fast_variance=False,
+                dtype=self.dtype,
+            )
+        return functools.partial(
+            nn.BatchNorm,
+            # Where the statistics may be changed, a batch is trained on.
+            use_running_average=not self.is_mutable_collection("batch_stats"),
+            momentum=0.9,
+            epsilon=self.norm_eps,
+            # The fast one loses small variances to rounding.
+            use_fast_variance=False,
+            dtype=self.dtype,
+        )

@@ -1,0 +1,363 @@
+"""What holds for every method: gradients, batches, meshes, precision, resuming."""
+
+import functools
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from ecgssl_jax import assembly, sharding
+from ecgssl_jax.data import masks
+from ecgssl_jax.experiment import Mesh, parse
+from ecgssl_jax.optim import make_optimiser, path_string
+from ecgssl_jax.settings import ConfigError
+from ecgssl_jax.signals import Statistics, prepare_views
+from ecgssl_jax.signals.views import build_views
+from ecgssl_jax.state import abstract_state, make_init
+from ecgssl_jax.train import Task, make_update, train
+
+B, SAMPLES, LEADS, PATCH, WORDS, S = 16, 160, 12, 20, 30, 6
+VIT = dict(name="vit", width=16, depth=1, num_heads=2, patch_size=PATCH)
+RESNET = dict(name="resnet", blocks=(1, 1), bottleneck=False, features=8)
+VIEW = (
+    ("random_resized_crop", 1.0, dict(scale=(0.5, 1.0))),
+    ("gaussian_noise", 0.5, dict(deviation=(0.0, 0.1))),
+)
+TWO_VIEWS = dict(views=(VIEW, VIEW))
+HEAD = dict(projector_hidden=(8,), projector_out=4)
+TEXT = dict(width=8, depth=1, num_heads=2)
+MECLIP = dict(
+    name="meclip",
+    projector_hidden=(8,),
+    embedding_width=4,
+    text=TEXT,
+    text_length=S,
+    vocabulary_size=WORDS,
+)
+BLOCKS = dict(kind="blocks", keep=(0.3, 0.5), min_block=1)
+JEPA = dict(name="jepa", predictor_width=8, predictor_depth=1, predictor_num_heads=2)
+CASES = {
+    "jepa": dict(method=JEPA, model=VIT, masks=BLOCKS),
+    "simclr": dict(method=dict(name="simclr", **HEAD), model=RESNET, **TWO_VIEWS),
+    "simclr-vit": dict(method=dict(name="simclr", **HEAD), model=VIT, **TWO_VIEWS),
+    "byol": dict(
+        method=dict(name="byol", predictor_hidden=(8,), **HEAD),
+        model=RESNET,
+        **TWO_VIEWS,
+    ),
+    "meclip": dict(method=MECLIP | dict(learn_temperature=True), model=RESNET),
+    "meclip-vit": dict(
+        method=MECLIP | dict(mode="multi_positive"), model=VIT, views=(VIEW,)
+    ),
+    "clocs": dict(method=dict(name="clocs", mode="cmsc", **HEAD), model=RESNET),
+    "clocs-vit": dict(method=dict(name="clocs", mode="cmsmlc", **HEAD), model=VIT),
+}
+every_case = pytest.mark.parametrize("case", CASES)
+every_method = pytest.mark.parametrize(
+    "case", ["jepa", "simclr", "byol", "meclip", "clocs"]
+)
+# A ViT ends with a norm, whose bias the first batch norm of a head takes away again.
+WITHOUT_GRADIENT = {
+    case: "encoder/transformer/norm/bias"
+    for case in ("simclr-vit", "meclip-vit", "clocs-vit")
+}
+
+
+def experiment_of(case, **changes):
+    settings = dict(
+        steps=10,
+        batch_size=B,
+        dtype="float32",
+        optim=dict(learning_rate=(1e-3, 1e-3, 1e-4)),
+        checkpoint=dict(every=4),
+        log_every=1,
+    )
+    return parse(settings | CASES[case] | changes)
+
+
+def batch_of(step, experiment):
+    """One of 16 records of 10 patients, with texts of which some repeat or are none."""
+    rng = np.random.default_rng(step)
+    ids = rng.integers(-1, 6, B).astype(np.int32)
+    table = np.random.default_rng(5).integers(3, WORDS, (7, S)).astype(np.int32)
+    lengths = np.arange(7) % (S - 1) + 2
+    batch = {
+        "ecg": rng.integers(-500, 500, (B, SAMPLES, LEADS)).astype(np.int16),
+        "source": np.zeros(B, np.int32),
+        "lead_valid": rng.random((B, LEADS)) < 0.9,
+        "patient": rng.integers(0, 10, B).astype(np.int32),
+        "text": table[ids],
+        "text_ids": ids,
+        "text_valid": (np.arange(S) < lengths[ids, None]) & (ids >= 0)[:, None],
+    }
+    if experiment.masks is None:
+        return batch
+    mask = masks.build(num_patches=SAMPLES // PATCH, **experiment.masks)
+    uniforms = rng.random((B, mask.num_uniforms(SAMPLES // PATCH)), dtype=np.float32)
+    return batch | mask.sample(uniforms, SAMPLES // PATCH, np)
+
+
+def task_of(experiment, batches=None):
+    tables = np.full((1, LEADS), 1e-3, np.float32)
+    views = build_views(experiment.views)
+    make_views = functools.partial(prepare_views, views, rate=100.0, clip=5.0)
+
+    def source(start, stop, rows):
+        for step in range(start, stop):
+            batch = batch_of(step, experiment)
+            yield {name: array[rows] for name, array in batch.items()}
+
+    return Task(
+        method=assembly.make_method(experiment),
+        statistics=Statistics(scale=tables, mean=0 * tables, std=0.3 + tables),
+        example=batch_of(0, experiment),
+        batches=batches or source,
+        make_views=make_views if views else None,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """Most of the time here is compiling: what is alike is compiled once."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    former = {
+        name: getattr(jax.config, name)
+        for name in (
+            "jax_compilation_cache_dir",
+            "jax_persistent_cache_min_compile_time_secs",
+        )
+    }
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    yield
+    for name, value in former.items():
+        jax.config.update(name, value)
+
+
+class Run:
+    """A method's jitted step on a mesh of so many devices, and its first state."""
+
+    def __init__(self, experiment, devices):
+        self.experiment = experiment
+        self.task = task_of(experiment)
+        self.mesh = sharding.make_mesh(Mesh(), jax.devices()[:devices])
+        optimiser = make_optimiser(experiment.optim, experiment.steps)
+        init = make_init(self.task.method, optimiser, self.task.statistics, clip=5.0)
+        example = batch_of(0, experiment)
+        rules = sharding.TRANSFORMER_RULES
+        abstract = abstract_state(init, example, self.mesh, rules)
+        self.shardings = jax.tree.map(lambda x: x.sharding, abstract)
+        first = jax.jit(init, out_shardings=self.shardings)
+        self._first = jax.tree.map(np.asarray, first(jax.random.key(0), example))
+        self.update = make_update(experiment, self.task, self.mesh, self.shardings)
+
+        def loss_and_gradient(params, extra, batch):
+            (loss, (extra, metrics)), gradient = jax.value_and_grad(
+                self.task.method.loss, has_aux=True
+            )(params, extra, batch, jax.random.key(3))
+            return loss, extra, metrics, gradient
+
+        self.loss_and_gradient = jax.jit(
+            loss_and_gradient, out_shardings=sharding.replicated(self.mesh)
+        )
+
+    def first(self):
+        """The first state, in buffers that may be donated."""
+        return jax.device_put(self._first, self.shardings)
+
+    def put(self, batch):
+        return sharding.to_devices(batch, sharding.batch_sharding(self.mesh), B, 0)
+
+    def steps(self, batches):
+        """-> the losses of these batches, and the state after them."""
+        state, losses = self.first(), []
+        for batch in batches:
+            state, metrics = self.update(state, self.put(batch), None)
+            losses.append(float(metrics["loss"]))
+        return np.array(losses), state
+
+
+def prepared(experiment, step=0):
+    """A batch as a method gets it, its views drawn once."""
+    task = task_of(experiment)
+    batch = batch_of(step, experiment)
+    ecg = batch["ecg"].astype(np.float32) * 1e-3 / 0.3 * batch["lead_valid"][:, None]
+    views = {}
+    if task.make_views is not None:
+        made = task.make_views(jax.random.key(1), batch, task.statistics)
+        views = {"views": jax.tree.map(np.asarray, made)}
+    return batch | {"ecg": ecg} | views
+
+
+@functools.cache
+def run_of(case, devices=1, dtype="float32"):
+    return Run(experiment_of(case, dtype=dtype), devices)
+
+
+@functools.cache
+def outcome(case, devices=1, dtype="float32"):
+    """loss, extra, metrics and gradient from the first state, as NumPy arrays."""
+    run = run_of(case, devices, dtype)
+    first, batch = run.first(), run.put(prepared(run.experiment))
+    found = run.loss_and_gradient(first.params, first.extra, batch)
+    return jax.tree.map(np.asarray, found)
+
+
+@functools.cache
+def ten_steps(case, devices=1):
+    """Losses of ten batches, and the state after them."""
+    run = run_of(case, devices)
+    return run.steps(batch_of(step, run.experiment) for step in range(10))
+
+
+def largest(tree):
+    return max(np.abs(x).max() for x in jax.tree.leaves(tree))
+
+
+def assert_trees_close(found, expected, **tolerance):
+    leaves = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    for one, other in leaves:
+        np.testing.assert_allclose(one, other, **tolerance)
+
+
+@every_case
+def test_gradients_reach_every_parameter(case):
+    loss, _, _, gradient = outcome(case)
+    assert np.isfinite(loss) and loss > 0
+    run = run_of(case)
+    params = jax.tree.structure(run.first().params)
+    assert jax.tree.structure(gradient) == params
+    for path, leaf in jax.tree.leaves_with_path(gradient):
+        assert np.isfinite(leaf).all(), path_string(path)
+        # What has no gradient but rounding errors is moved by those.
+        reached = np.abs(leaf).max() > 1e-6 * largest(gradient)
+        assert reached == (path_string(path) != WITHOUT_GRADIENT.get(case)), path
+
+
+@pytest.mark.parametrize("case", ["jepa", "byol"])
+def test_no_gradient_reaches_the_averages(case):
+    run = run_of(case)
+    first, batch = run.first(), prepared(run.experiment)
+    name = {"jepa": "target_encoder", "byol": "target"}[case]
+
+    def loss(average):
+        extra = {**first.extra, name: average}
+        return run.task.method.loss(first.params, extra, batch, jax.random.key(3))[0]
+
+    assert largest(jax.jit(jax.grad(loss))(first.extra[name])) == 0
+
+
+@every_case
+def test_the_order_of_a_batch_does_not_matter(case):
+    run = run_of(case)
+    order = np.random.default_rng(0).permutation(B)
+    shuffled = jax.tree.map(lambda x: x[order], prepared(run.experiment))
+    first = run.first()
+    found = run.loss_and_gradient(first.params, first.extra, run.put(shuffled))
+    expected = outcome(case)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    assert_trees_close(found[3], expected[3], atol=2e-5 * largest(expected[3]))
+
+
+@every_method
+def test_eight_devices_have_the_losses_of_one(case):
+    one, eight = (ten_steps(case, devices)[0] for devices in (1, 8))
+    assert len(np.unique(one)) == 10
+    np.testing.assert_allclose(eight, one, rtol=1e-4)
+
+
+@every_case
+def test_eight_devices_have_the_gradients_of_one(case):
+    expected, found = outcome(case), outcome(case, 8)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    assert_trees_close(found[3], expected[3], atol=1e-5 * largest(expected[3]))
+
+
+@pytest.mark.parametrize("case", ["simclr", "byol", "meclip", "clocs"])
+def test_batch_norms_see_the_global_batch(case):
+    expected, found = outcome(case), outcome(case, 8)
+    assert len(jax.tree.leaves(expected[1])) > 4
+    assert_trees_close(found[1], expected[1], rtol=1e-4, atol=1e-6)
+
+
+@every_method
+def test_bfloat16_is_near_float32(case):
+    low, full = outcome(case, dtype="bfloat16"), outcome(case)
+    assert low[0] != full[0]
+    np.testing.assert_allclose(low[0], full[0], rtol=0.05)
+    assert {x.dtype for x in jax.tree.leaves(low[3])} == {np.dtype("float32")}
+
+
+@every_method
+def test_a_step_is_compiled_once(case, caplog):
+    run = Run(experiment_of(case), 1)
+    with jax.log_compiles():
+        run.steps(batch_of(step, run.experiment) for step in range(3))
+    compiled = [x for x in caplog.messages if x.startswith("Compiling jit(update)")]
+    assert len(compiled) == 1
+
+
+@every_case
+def test_features_are_those_of_each_record_alone(case):
+    run = run_of(case)
+    _, state = ten_steps(case)
+    batch = prepared(run.experiment)
+    features = jax.jit(run.task.method.features)
+    together = features(state.params, state.extra, batch)
+    single = features(state.params, state.extra, jax.tree.map(lambda x: x[3:4], batch))
+    assert together["pooled"].ndim == 2 and together["tokens"].ndim == 3
+    np.testing.assert_allclose(together["pooled"][3:4], single["pooled"], atol=1e-5)
+    mean = together["tokens"].mean(axis=1)
+    np.testing.assert_allclose(mean, together["pooled"], atol=1e-5)
+
+
+@every_method
+def test_an_interrupted_run_equals_an_uninterrupted_one(case, tmp_path, monkeypatch):
+    experiment = experiment_of(case)
+    # On one device, for which a step compiles several times as fast.
+    one = sharding.make_mesh(Mesh(), jax.devices()[:1])
+    monkeypatch.setattr(sharding, "make_mesh", lambda settings: one)
+
+    def interrupted(start, stop, rows):
+        for step, batch in enumerate(task_of(experiment).batches(start, stop, rows)):
+            if start + step == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    whole = train(experiment, task_of(experiment), tmp_path / "whole")
+    with pytest.raises(SystemExit):
+        train(experiment, task_of(experiment, interrupted), tmp_path / "cut")
+    parts = train(experiment, task_of(experiment), tmp_path / "cut")
+    for one, other in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@every_method
+def test_losses_fall_on_one_batch(case):
+    run = run_of(case)
+    losses, _ = run.steps([batch_of(0, run.experiment)] * 30)
+    assert losses[-5:].mean() < losses[:5].mean()
+
+
+@pytest.mark.parametrize("case", ["simclr", "meclip", "clocs"])
+def test_what_compares_all_rows_is_not_split_into_micro_batches(case):
+    with pytest.raises(ConfigError, match="cannot be split into micro-batches"):
+        optim = dict(accumulate=2)
+        assembly.make_method(experiment_of(case, optim=optim))
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "message"),
+    [
+        ("simclr", dict(views=(VIEW,)), "simclr takes 2 views of a record, found 1"),
+        ("meclip", TWO_VIEWS, "meclip takes 0 or 1 views of a record, found 2"),
+        ("jepa", TWO_VIEWS, "jepa takes 0 views"),
+        ("jepa", dict(model=RESNET), "JEPA masks patches and needs model.name='vit'"),
+        ("byol", dict(masks=BLOCKS), "BYOL masks nothing"),
+    ],
+)
+def test_what_does_not_fit_a_method_is_named(case, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        assembly.make_method(experiment_of(case, **changes))
