@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
             batch_size=128,
             data=dict(root="data", name="synthetic", crop=500, folds=FOLDS),
             views=(VIEW, VIEW),
-            model=dict(name="resnet", preset="18", features=32),
+            model=dict(name="resnet", preset="18", features=16),
             method=dict(name="byol", ema=(0.99, 1.0)),
             optim=dict(learning_rate=(1e-5, 1e-3, 1e-5), warmup=0.1),
             evaluators=dict(probe=dict(kind="probe", every=500, data="synthetic")),
@@ -41,6 +41,6 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     )
     if variant == "ptbxl" or "data.name" in overrides:
-        config.steps = 4000
-        config.model.features = 64
+        config.steps = 2500
+        config.model.features = 32
     return choose_data(config, variant, overrides)

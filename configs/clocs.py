@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
             steps=1000,
             batch_size=128,
             data=dict(root="data", name="synthetic", crop=500, folds=FOLDS),
-            model=dict(name="resnet", preset="18", features=32),
+            model=dict(name="resnet", preset="18", features=16),
             method=dict(name="clocs", mode="cmsc", temperature=0.1),
             optim=dict(learning_rate=(1e-5, 1e-3, 1e-5), warmup=0.1),
             evaluators=dict(probe=dict(kind="probe", every=500, data="synthetic")),
@@ -36,6 +36,6 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     )
     if variant == "ptbxl" or "data.name" in overrides:
-        config.steps = 4000
-        config.model.features = 64
+        config.steps = 2500
+        config.model.features = 32
     return choose_data(config, variant, overrides)

@@ -32,12 +32,13 @@ def get_config(arg: str = "") -> ConfigDict:
             batch_size=128,
             data=dict(root="data", name="synthetic", crop=500, folds=FOLDS),
             views=(VIEW,),
-            model=dict(name="resnet", preset="18", features=32),
+            model=dict(name="resnet", preset="18", features=16),
             method=dict(
                 name="meclip",
                 mode="positive",
                 temperature=0.1,
-                text=dict(preset="xtiny"),
+                text=dict(width=96, depth=2, num_heads=2),
+                text_length=32,
             ),
             optim=dict(learning_rate=(1e-5, 1e-3, 1e-5), warmup=0.1),
             evaluators=dict(probe=dict(kind="probe", every=500, data="synthetic")),
@@ -46,6 +47,8 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     )
     if variant == "ptbxl" or "data.name" in overrides:
-        config.steps = 4000
-        config.model.features = 64
+        config.steps = 2500
+        config.model.features = 32
+        config.method.text = ConfigDict(dict(preset="xtiny"))
+        config.method.text_length = 48
     return choose_data(config, variant, overrides)

@@ -24,6 +24,7 @@ from ecgssl_jax.data.pipeline import Pipeline, check_crop, select_records
 from ecgssl_jax.data.prepared import PreparedSet, open_prepared
 from ecgssl_jax.data.text import Texts, encode_sets, open_vocabulary
 from ecgssl_jax.evaluation.features import statistics_of
+from ecgssl_jax.evaluation.labels import labels_of
 from ecgssl_jax.evaluation.online import (
     PROBE_METRICS,
     Probe,
@@ -32,7 +33,7 @@ from ecgssl_jax.evaluation.online import (
     probe_settings,
 )
 from ecgssl_jax.experiment import Data, Experiment
-from ecgssl_jax.methods.base import Method, TextShape
+from ecgssl_jax.methods.base import LabelShape, Method, TextShape
 from ecgssl_jax.models.encoders import compute_dtype, make_encoder
 from ecgssl_jax.settings import ConfigError, near
 from ecgssl_jax.signals import prepare_views
@@ -139,9 +140,12 @@ def make_masks(experiment: Experiment) -> tuple[Masks | None, int]:
 
 
 def make_pipeline(
-    experiment: Experiment, prepared: PreparedSet, text: TextShape | None = None
+    experiment: Experiment,
+    prepared: PreparedSet,
+    text: TextShape | None = None,
+    labels: LabelShape | None = None,
 ) -> Pipeline:
-    """The batches of the run, with texts where they are asked for.
+    """The batches of the run, with texts and labels where they are asked for.
 
     Raises:
       ConfigError: the set does not fit.
@@ -157,8 +161,32 @@ def make_pipeline(
         num_patches=num_patches,
         seed=experiment.seed,
         batch_size=experiment.batch_size,
+        labels=None if labels is None else make_labels(prepared, labels),
         texts=None if text is None else make_texts(prepared, text),
     )
+
+
+def make_labels(
+    prepared: PreparedSet, shape: LabelShape
+) -> tuple[np.ndarray, np.ndarray]:
+    """A task's labels of all records [N, Y], and which are known.
+
+    Raises:
+      ConfigError: the set has no such task, or another number of labels.
+    """
+    try:
+        found = labels_of(prepared, shape.task)
+    except ConfigError as error:
+        raise ConfigError(f"config.method.task: {error}") from error
+    if len(found.classes) != shape.num_labels:
+        raise ConfigError(
+            f"config.method.num_labels: {shape.num_labels}, but task {shape.task!r} of "
+            f"{prepared.name} has {len(found.classes)} labels"
+        )
+    labels = np.zeros((len(prepared), shape.num_labels), np.int8)
+    known = np.zeros(labels.shape, bool)
+    labels[found.rows], known[found.rows] = found.labels, found.valid
+    return labels, known
 
 
 def make_texts(prepared: PreparedSet, text: TextShape) -> Texts:
@@ -211,7 +239,7 @@ def make_task(experiment: Experiment) -> Task:
         leads=len(prepared.leads),
         rate=prepared.rate,
     )
-    pipeline = make_pipeline(experiment, prepared, method.text)
+    pipeline = make_pipeline(experiment, prepared, method.text, method.labels)
     evaluators = make_evaluators(experiment, probes, prepared, method, mesh)
     reporting.say(
         f"data {prepared.name}: {len(pipeline.records)} records at {prepared.rate:g} "

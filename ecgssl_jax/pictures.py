@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -113,12 +114,13 @@ def _transformed(
     prepared: PreparedSet,
 ) -> dict[str, np.ndarray]:
     """The batch, in millivolts, as one view shows it."""
+    known = jax.tree.map(jnp.asarray, batch)
     ((ecg, length),) = make_views(
         [view],
         jax.random.fold_in(jax.random.key(experiment.seed), number),
-        batch["ecg"],
-        batch["lead_valid"],
-        batch.get("length"),
+        known["ecg"],
+        known["lead_valid"],
+        known.get("length"),
         rate=prepared.rate,
     )
     lengths = {} if length is None else {"length": np.asarray(length)}

@@ -340,7 +340,7 @@ def test_a_run_with_the_device_cache_sees_the_same_batches(
         (["--config.model.widht=16"], "'widht'; did you mean 'width'?"),
         (["--config.method.emma=1"], "'emma'; did you mean 'ema'?"),
         (["--config.method.name=jeppa"], "'jeppa'; did you mean 'jepa'?"),
-        (["--config.model.preset=smal"], "'smal'; did you mean 'small'?"),
+        (["--config.model.preset=smal"], "'smal' of vit; did you mean 'small'?"),
         (["--config.steps=many"], "config.steps: expected int, found 'many' (str)"),
         (["--config.steps"], "expected --config.KEY=VALUE"),
         (["--config.model.patch_size=30"], "30 does not divide the crop of 200"),

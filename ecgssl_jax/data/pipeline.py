@@ -34,6 +34,8 @@ class Pipeline:
       masks: what to mask, None for no masks.
       num_patches: N patches of a crop; only used with masks.
       seed, batch_size: of the run; B rows of the global batch.
+      labels: [N, Y] of 0 and 1, and which of them are known, of all N records of the
+        set; None for batches without labels.
       texts: of the set (`data.text.encode_sets`), None for batches without text.
     """
 
@@ -44,6 +46,7 @@ class Pipeline:
     num_patches: int
     seed: int
     batch_size: int
+    labels: tuple[np.ndarray, np.ndarray] | None = None
     texts: Texts | None = None
 
     def batches(
@@ -107,6 +110,10 @@ class Pipeline:
         has_short = bool((index["length"][self.records] < crop).any())
         signals = self._signals(tf, failures)
         add_text = self._texts(tf)
+        labels = None
+        if self.labels is not None:
+            holds, known = self.labels
+            labels = tf.constant(holds, tf.int8), tf.constant(known, tf.bool)
 
         def make(step):
             place = self._positions(tf, step, rows)
@@ -126,6 +133,10 @@ class Pipeline:
             }
             if has_short:
                 batch["length"] = tf.minimum(length - start, crop)
+            if labels is not None:
+                names = ("labels", "labels_valid")
+                for name, table in zip(names, labels, strict=True):
+                    batch[name] = tf.gather(table, record)
             if add_text is not None:
                 batch |= add_text(record)
             if self.masks is not None:

@@ -25,6 +25,13 @@ class TextShape(NamedTuple):
     vocabulary_size: int
 
 
+class LabelShape(NamedTuple):
+    """The Y labels of a task: 'labels' for the set's own, or one of PTB-XL's."""
+
+    task: str
+    num_labels: int
+
+
 class Method(Protocol):
     """A training objective: pure functions, traced inside one jitted step.
 
@@ -40,6 +47,8 @@ class Method(Protocol):
       text: what texts it asks for, None for none. If any, a batch has also `text`
         [B, S] int32, `text_valid` [B, S] bool and `text_ids` [B] int32: equal texts
         have equal ones, below 0 there is none.
+      labels: what labels it asks for, None for none. If any, a batch has also `labels`
+        [B, Y] int8 of 0 and 1, and `labels_valid` [B, Y] bool, those that are known.
       couples_rows: whether the loss of a row depends on the other rows, as with
         negatives; such a batch cannot be split into micro-batches.
     """
@@ -49,6 +58,9 @@ class Method(Protocol):
 
     @property
     def text(self) -> TextShape | None: ...
+
+    @property
+    def labels(self) -> LabelShape | None: ...
 
     @property
     def couples_rows(self) -> bool: ...

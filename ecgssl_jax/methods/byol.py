@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from ecgssl_jax.methods.base import Batch, TextShape, Tree
+from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
 from ecgssl_jax.methods.ema import ema_update, ema_weights
 from ecgssl_jax.methods.embeddings import spread, unit
 from ecgssl_jax.models.encoders import Encoder, Module
@@ -104,12 +104,13 @@ class Byol:
     steps: int
     num_views: tuple[int, ...] = (2,)
     text: TextShape | None = None
+    labels: LabelShape | None = None
     couples_rows: bool = False
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         online_rng, predictor_rng = jax.random.split(rng)
         params, statistics = self.encoder.init_with_head(
-            online_rng, batch["ecg"], self.projector
+            online_rng, batch["ecg"], projector=self.projector
         )
         zeros = jnp.zeros((1, self.settings.projector_out))
         predictor = self.predictor.init_all(predictor_rng, zeros)

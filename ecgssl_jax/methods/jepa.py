@@ -12,7 +12,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from ecgssl_jax.methods.base import Batch, TextShape, Tree
+from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
 from ecgssl_jax.methods.ema import ema_update, ema_weights
 from ecgssl_jax.models import vit
 from ecgssl_jax.models.network import Network
@@ -165,6 +165,7 @@ class Jepa:
     steps: int
     num_views: tuple[int, ...] = (0,)
     text: TextShape | None = None
+    labels: LabelShape | None = None
     couples_rows: bool = False
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ecgssl_jax.methods.base import Batch, TextShape, Tree
+from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
 from ecgssl_jax.methods.embeddings import spread, unit
 from ecgssl_jax.models.encoders import Encoder, Module
 from ecgssl_jax.models.heads import Head
@@ -184,6 +184,7 @@ class Meclip:
     text_encoder: Network
     text_projector: Network
     num_views: tuple[int, ...] = (0, 1)
+    labels: LabelShape | None = None
     couples_rows: bool = True
 
     @property
@@ -193,7 +194,7 @@ class Meclip:
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         ecg_rng, text_rng, projector_rng = jax.random.split(rng, 3)
         params, statistics = self.encoder.init_with_head(
-            ecg_rng, batch["ecg"], self.projector
+            ecg_rng, batch["ecg"], projector=self.projector
         )
         tokens = jnp.zeros((1, self.settings.text_length), jnp.int32)
         text = tokens, jnp.ones(tokens.shape, bool)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ecgssl_jax.methods.base import Batch, TextShape, Tree
+from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
 from ecgssl_jax.methods.embeddings import spread, unit
 from ecgssl_jax.models.encoders import Encoder, Module
 from ecgssl_jax.models.heads import Head
@@ -88,10 +88,11 @@ class SimClr:
     projector: Network
     num_views: tuple[int, ...] = (2,)
     text: TextShape | None = None
+    labels: LabelShape | None = None
     couples_rows: bool = True
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
-        return self.encoder.init_with_head(rng, batch["ecg"], self.projector)
+        return self.encoder.init_with_head(rng, batch["ecg"], projector=self.projector)
 
     def loss(
         self, params: Tree, extra: Tree, batch: Batch, rng: jax.Array

@@ -42,16 +42,17 @@ class Encoder:
         return self.network.init_all(rng, ecg[:1])
 
     def init_with_head(
-        self, rng: jax.Array, ecg: jax.Array, head: Network
+        self, rng: jax.Array, ecg: jax.Array, **heads: Network
     ) -> tuple[dict[str, Params], dict[str, Statistics]]:
-        """As `init`, of 'encoder' and of a 'projector' on its pooled features."""
+        """As `init`, of 'encoder' and of a head on its pooled features, by its name."""
         encoder_rng, head_rng = jax.random.split(rng)
         params, statistics = self.init(encoder_rng, ecg)
         pooled = jax.eval_shape(self.features, params, statistics, ecg[:1])["pooled"]
+        ((name, head),) = heads.items()
         head_params, head_statistics = head.init_all(head_rng, jnp.zeros(pooled.shape))
         return (
-            {"encoder": params, "projector": head_params},
-            {"encoder": statistics, "projector": head_statistics},
+            {"encoder": params, name: head_params},
+            {"encoder": statistics, name: head_statistics},
         )
 
     def features(

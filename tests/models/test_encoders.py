@@ -34,9 +34,12 @@ def test_settings_override_the_preset():
         (dict(name="vitt"), r"config\.model\.name: unknown encoder 'vitt'"),
         (
             dict(preset="smal", patch_size=25),
-            r"config\.model\.preset: unknown preset 'smal'; did you mean 'small'",
+            r"config\.model\.preset: unknown preset 'smal' of vit; did you mean 'small'",
         ),
-        (dict(preset=3, patch_size=25), r"config\.model\.preset: unknown preset 3"),
+        (
+            dict(preset=3, patch_size=25),
+            r"config\.model\.preset: unknown preset '3' of vit",
+        ),
         (
             dict(preset="s", patchsize=25),
             r"config\.model: unknown key 'patchsize'; did you mean 'patch_size'",
