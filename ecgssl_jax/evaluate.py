@@ -22,7 +22,7 @@ from absl import logging
 from ecgssl_jax import assembly, reporting, runs, sharding
 from ecgssl_jax.checkpoint import silence_echoes
 from ecgssl_jax.data.prepared import DamagedSetError, PreparedSet
-from ecgssl_jax.evaluation import comparison, features, report
+from ecgssl_jax.evaluation import comparison, features, report, retrieval
 from ecgssl_jax.evaluation.online import ProbeSettings
 from ecgssl_jax.evaluation.spectrum import log_spectrum
 from ecgssl_jax.experiment import Experiment, Mesh
@@ -160,7 +160,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         seen=_seen_folds(experiment, prepared),
         left_out={s[0].task: s[0].macro.left_out for s in rows[0].scores.values()},
     )
-    return _publish(args, run, name, folds, rows, notes)
+    found = _retrieval(run, experiment, params, prepared, folds)
+    return _publish(args, run, name, folds, rows, notes, found)
 
 
 def _publish(
@@ -170,6 +171,7 @@ def _publish(
     folds: comparison.Folds,
     rows: Sequence[report.Row],
     notes: Sequence[str],
+    found: dict[str, retrieval.Retrieval],
 ) -> dict[str, Any]:
     """Prints and writes the table and the document, and returns the document."""
     training = runs.training_summary(args.workdir)
@@ -183,10 +185,14 @@ def _publish(
         "training": training,
         "notes": list(notes),
         "results": report.as_json(rows),
+        "retrieval": {key: dataclasses.asdict(value) for key, value in found.items()},
         **reporting.describe_run(),
     }
     lines = [f"- {note}" for note in notes]
-    text = "\n".join([report.table(rows, list(rows[0].scores), data), "", *lines])
+    tables = [report.table(rows, list(rows[0].scores), data), ""]
+    if found:
+        tables += [retrieval.table(found), ""]
+    text = "\n".join([*tables, *lines])
     written = report.write(Path(args.output or args.workdir), text, document)
     print(f"\n{text}\n")
     for line in _places(Path(args.workdir), run, training, written):
@@ -279,6 +285,48 @@ def _encoders(
     name = f"pre-trained, step {run.step}"
     found.append((name, (experiment.seed,), [encoder(lambda: trained)]))
     return found
+
+
+def _retrieval(
+    run: runs.Run,
+    experiment: Experiment,
+    params: Any,
+    prepared: PreparedSet,
+    folds: comparison.Folds,
+) -> dict[str, retrieval.Retrieval]:
+    """Reports of ECGs and ECGs of reports, on the validation folds.
+
+    Of methods that learn from reports, on the set that they learnt from: another one
+    has another vocabulary.
+    """
+    method = assembly.make_method(experiment)
+    if method.text is None:
+        return {}
+    if prepared.metadata["content_hash"] != run.data["content_hash"]:
+        print(f"retrieval is left out: {prepared.name} has a vocabulary of its own")
+        return {}
+    texts = assembly.make_texts(prepared, method.text)
+    fold = prepared.index["fold"]
+    rows = np.flatnonzero(np.isin(fold, folds.valid) & (texts.ids >= 0))
+    if not len(rows):
+        print(f"retrieval is left out: no report in folds {list(folds.valid)}")
+        return {}
+    mesh = sharding.make_mesh(Mesh())
+    function = features.make_feature_function(
+        method, mesh, clip=experiment.data.clip, tokens=False
+    )
+    example = runs.example_batch(experiment, prepared)
+    trained = runs.trained_parameters(run, params, method, example)
+    crop = experiment.data.crop
+    pooled = features.extract(
+        function, *trained, prepared, rows, crop=crop, batch_size=256, mesh=mesh
+    )["pooled"]
+    ecg, text = retrieval.embed_records(method, *trained, pooled, texts, rows)
+    ids = texts.ids[rows]
+    return {
+        "ECG to report": retrieval.retrieve(ecg, text, ids),
+        "report to ECG": retrieval.retrieve(text, ecg, ids),
+    }
 
 
 def _scores(

@@ -85,3 +85,13 @@ class Method(Protocol):
         Where a record can be shorter than the crop, also 'tokens_valid' [B, N] bool.
         """
         ...
+
+    # Of methods that ask for text:
+
+    def embed_ecg(self, params: Tree, extra: Tree, pooled: jax.Array) -> jax.Array:
+        """Pooled features [B, D] -> their places in the common space."""
+        ...
+
+    def embed_text(self, params: Tree, batch: Batch) -> jax.Array:
+        """The texts of a batch -> their places in the common space."""
+        ...

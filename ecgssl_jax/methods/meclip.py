@@ -258,9 +258,8 @@ class Meclip:
             params["encoder"], extra["encoder"], batch["ecg"], batch.get("length")
         )
 
-    def embed_ecg(self, params: Tree, extra: Tree, batch: Batch) -> jax.Array:
-        """The records' places in the common space, in evaluation mode: [B, D]."""
-        pooled = self.features(params, extra, batch)["pooled"]
+    def embed_ecg(self, params: Tree, extra: Tree, pooled: jax.Array) -> jax.Array:
+        """Pooled features' places in the common space, in evaluation mode: [B, D]."""
         return self.projector.apply(
             params["projector"], pooled, statistics=extra["projector"]
         )

@@ -1,0 +1,67 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from ecgssl_jax.evaluation.retrieval import retrieve, table
+
+
+def test_recall_is_that_of_sorting_by_similarity():
+    rng = np.random.default_rng(0)
+    queries, candidates = rng.normal(size=(2, 60, 4))
+    ids = rng.integers(0, 25, 60)
+    found = retrieve(queries, candidates, ids, depths=(1, 5, 10))
+    cosine = (queries @ candidates.T) / (
+        np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(candidates, axis=1)
+    )
+    order = np.argsort(-cosine, axis=1)
+    for depth in (1, 5, 10):
+        hits = [(ids[order[i, :depth]] == ids[i]).any() for i in range(60)]
+        assert found.recall[depth] == pytest.approx(np.mean(hits))
+
+
+def test_chance_is_that_of_all_orders():
+    ids = np.array([0, 0, 0, 1, 2])
+    orders = list(itertools.permutations(range(5), 2))
+    expected = np.mean(
+        [np.mean([(ids[list(o)] == id).any() for o in orders]) for id in ids]
+    )
+    found = retrieve(np.eye(5), np.eye(5), ids, depths=(2, 10))
+    assert found.chance[2] == pytest.approx(expected)
+    assert found.chance[10] == 1
+
+
+def test_equal_texts_are_hits_of_each_other():
+    # Each record is nearest to the other one of its text.
+    queries = np.eye(4)
+    candidates = queries[[1, 0, 3, 2]]
+    swapped = retrieve(queries, candidates, np.array([0, 0, 1, 1]), depths=(1,))
+    assert swapped.recall[1] == 1
+    apart = retrieve(queries, candidates, np.arange(4), depths=(1,))
+    assert apart.recall[1] == 0
+
+
+def test_embeddings_that_are_all_alike_find_nothing_by_themselves():
+    same = np.ones((50, 3))
+    found = retrieve(same, same, np.arange(50), depths=(1, 10))
+    assert found.recall == {1: 0.0, 10: 0.0}
+
+
+def test_many_queries_are_those_of_one_by_one(monkeypatch):
+    rng = np.random.default_rng(1)
+    queries, candidates = rng.normal(size=(2, 30, 3))
+    ids = rng.integers(0, 9, 30)
+    whole = retrieve(queries, candidates, ids)
+    monkeypatch.setattr("ecgssl_jax.evaluation.retrieval._QUERIES", 7)
+    assert retrieve(queries, candidates, ids) == whole
+
+
+def test_no_record_is_an_error():
+    with pytest.raises(ValueError, match="at least one record with a text"):
+        retrieve(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, int))
+
+
+def test_table_shows_recall_beside_chance():
+    found = retrieve(np.eye(4), np.eye(4), np.arange(4), depths=(1, 2))
+    text = table({"ECG to text": found})
+    assert "| ECG to text | 1.000 (0.250) | 1.000 (0.500) |" in text

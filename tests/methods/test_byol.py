@@ -1,0 +1,133 @@
+"""Which view predicts which, and what the target network is made of."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from ecgssl_jax.methods import byol
+from ecgssl_jax.methods.byol import byol_loss
+from ecgssl_jax.models.resnet import ResNet
+
+B, T, C = 8, 64, 3
+ENCODER = ResNet(blocks=(1,), bottleneck=False, features=4)
+
+
+def method(**settings):
+    sizes = dict(projector_hidden=(6,), projector_out=4, predictor_hidden=(6,))
+    return byol.build(
+        byol.Settings(**(sizes | settings)), ENCODER, steps=10, masks=None
+    )
+
+
+def batch(seed=0):
+    rng = np.random.default_rng(seed)
+    first, second = rng.normal(size=(2, B, T, C)).astype(np.float32)
+    return {"ecg": first, "views": ({"ecg": first}, {"ecg": second})}
+
+
+@functools.cache
+def state():
+    """Parameters, and a target that is unlike the online network."""
+    made = method()
+    params, extra = made.init(jax.random.key(0), batch())
+    other, _ = made.init(jax.random.key(1), batch())
+    target = {name: other[name] for name in extra["target"]}
+    return params, {**extra, "target": target}
+
+
+def test_each_view_is_predicted_from_the_other():
+    made, inputs = method(), batch()
+    params, extra = state()
+    loss, (changed, _) = made.loss(params, extra, inputs, jax.random.key(0))
+
+    def project(networks, statistics, view):
+        rng = jax.random.key(9)
+        pooled, _ = made.encoder.train(
+            networks["encoder"], statistics["encoder"], view["ecg"], None, rng
+        )
+        return made.projector.train(
+            networks["projector"], statistics["projector"], pooled
+        )[0]
+
+    views = inputs["views"]
+    online = [project(params, extra["statistics"], view) for view in views]
+    q1, q2 = (
+        made.predictor.train(params["predictor"], extra["statistics"]["predictor"], z)[
+            0
+        ]
+        for z in online
+    )
+    z1, z2 = (
+        project(extra["target"], extra["target_statistics"], view) for view in views
+    )
+    assert float(loss) == pytest.approx(float(byol_loss(q1, q2, z2, z1)), rel=1e-5)
+    assert abs(float(byol_loss(q1, q2, z1, z2)) - float(loss)) > 1e-3
+    assert jax.tree.structure(changed) == jax.tree.structure(extra)
+
+
+def test_exchanging_the_views_changes_nothing():
+    made, inputs = method(), batch()
+    params, extra = state()
+    swapped = {**inputs, "views": inputs["views"][::-1]}
+    losses = [
+        float(made.loss(params, extra, each, jax.random.key(0))[0])
+        for each in (inputs, swapped)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_both_networks_keep_the_statistics_of_what_they_have_seen():
+    made = method()
+    params, extra = state()
+    _, (changed, _) = made.loss(params, extra, batch(), jax.random.key(0))
+    for name in ("statistics", "target_statistics"):
+        before, after = extra[name]["encoder"], changed[name]["encoder"]
+        for one, other in zip(
+            jax.tree.leaves(before), jax.tree.leaves(after), strict=True
+        ):
+            assert np.abs(one - other).max() > 0
+    unlike = zip(
+        jax.tree.leaves(changed["statistics"]["encoder"]),
+        jax.tree.leaves(changed["target_statistics"]["encoder"]),
+        strict=True,
+    )
+    assert all(np.abs(one - other).max() > 0 for one, other in unlike)
+
+
+@pytest.mark.parametrize("step", [0, 4, 10])
+def test_the_target_moves_by_the_schedule(step):
+    made = method(ema=(0.5, 1.0))
+    params, extra = state()
+    moved = made.after_update(params, extra, np.int32(step))["target"]
+    momentum = 0.5 + 0.5 * step / 10
+    online = {name: params[name] for name in moved}
+    leaves = map(jax.tree.leaves, (moved, extra["target"], online))
+    for found, before, now in zip(*leaves, strict=True):
+        expected = momentum * before + (1 - momentum) * now
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_features_are_those_of_the_target():
+    made = method()
+    params, extra = state()
+    features = functools.partial(made.features, batch=batch())
+    found = features(params, extra)["pooled"]
+    other, _ = made.init(jax.random.key(5), batch())
+    np.testing.assert_array_equal(features(other, extra)["pooled"], found)
+
+
+def test_equal_vectors_have_no_distance_and_a_finite_gradient():
+    same = np.ones((3, 4), np.float32)
+
+    def loss(q):
+        return byol_loss(q, q, same, same, distance="euclidean")
+
+    value, gradient = jax.value_and_grad(loss)(same)
+    assert value == 0 and np.isfinite(gradient).all()
+
+
+def test_unknown_distance_is_an_error():
+    with pytest.raises(ValueError, match="'l2'; use 'cosine' or 'euclidean'"):
+        byol_loss(*np.ones((4, 2, 3)), distance="l2")  # type: ignore[arg-type]

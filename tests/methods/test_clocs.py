@@ -1,0 +1,102 @@
+"""The loss against loops over pairs, and which parts of a record are contrasted."""
+
+import jax
+import numpy as np
+import pytest
+
+from ecgssl_jax.leads import LEADS
+from ecgssl_jax.methods import clocs
+from ecgssl_jax.methods.clocs import clocs_loss, contrasted
+
+
+def reference(z1, z2, patients, temperature, valid):
+    """Pair by pair, of the rows that are valid."""
+    z1, z2, patients = z1[valid], z2[valid], patients[valid]
+    z1, z2 = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (z1, z2))
+    rows = range(len(z1))
+
+    def direction(similarity):
+        return np.mean(
+            [
+                np.log(np.exp(similarity[i]).sum()) - similarity[i, j]
+                for i in rows
+                for j in rows
+                if patients[i] == patients[j]
+            ]
+        )
+
+    similarity = z1 @ z2.T / temperature
+    return (direction(similarity) + direction(similarity.T)) / 2
+
+
+@pytest.mark.parametrize(
+    ("patients", "valid"),
+    [
+        ([0, 1, 2, 3, 4], [1, 1, 1, 1, 1]),
+        ([0, 1, 0, 2, 0], [1, 1, 1, 1, 1]),
+        ([0, 1, 0, 2, 0], [1, 0, 1, 1, 0]),
+    ],
+    ids=["one record each", "repeated patients", "some left out"],
+)
+def test_loss_is_that_of_a_loop_over_pairs(patients, valid):
+    z1, z2 = np.random.default_rng(0).normal(size=(2, 5, 4))
+    patients, valid = np.array(patients), np.array(valid, bool)
+    with jax.enable_x64(True):
+        found = clocs_loss(z1, z2, patients, temperature=0.2, valid=valid)
+    expected = reference(z1, z2, patients, 0.2, valid)
+    assert float(found) == pytest.approx(expected, rel=1e-9)
+
+
+def test_nothing_valid_is_no_loss_and_a_finite_gradient():
+    z1, z2 = np.random.default_rng(0).normal(size=(2, 3, 4))
+
+    def loss(z1):
+        none = np.zeros(3, bool)
+        return clocs_loss(z1, z2, np.arange(3), temperature=0.1, valid=none)
+
+    value, gradient = jax.value_and_grad(loss)(z1)
+    assert value == 0 and not np.asarray(gradient).any()
+
+
+def batch(**more):
+    ecg = np.random.default_rng(0).normal(size=(4, 20, 12)).astype(np.float32)
+    return {"ecg": ecg, "lead_valid": np.ones((4, 12), bool), **more}
+
+
+def test_segments_are_the_two_halves():
+    inputs = batch()
+    first, second = contrasted(inputs, "cmsc", ())
+    np.testing.assert_array_equal(first.ecg, inputs["ecg"][:, :10])
+    np.testing.assert_array_equal(second.ecg, inputs["ecg"][:, 10:])
+    assert first.valid.all() and second.valid.all() and first.length is None
+
+
+def test_a_short_record_without_a_second_half_is_left_out():
+    lengths = np.array([20, 13, 10, 4], np.int32)
+    first, second = contrasted(batch(length=lengths), "cmsc", ())
+    np.testing.assert_array_equal(first.length, [10, 10, 10, 4])
+    np.testing.assert_array_equal(second.length, [10, 3, 0, 0])
+    np.testing.assert_array_equal(second.valid, [True, True, False, False])
+
+
+def test_a_lead_is_shown_alone_and_only_where_it_is():
+    inputs = batch()
+    inputs["lead_valid"][2, LEADS.index("V2")] = False
+    views = contrasted(inputs, "cmlc", ("II", "V2"))
+    for view, lead in zip(views, ("II", "V2"), strict=True):
+        place = LEADS.index(lead)
+        np.testing.assert_array_equal(view.ecg[..., place], inputs["ecg"][..., place])
+        assert not np.delete(np.asarray(view.ecg), place, axis=-1).any()
+    assert views[0].valid.all()
+    np.testing.assert_array_equal(views[1].valid, [True, True, False, True])
+
+
+def test_both_are_every_lead_of_every_half():
+    views = contrasted(batch(), "cmsmlc", ("II", "V2", "aVL"))
+    assert len(views) == 6 and {view.ecg.shape for view in views} == {(4, 10, 12)}
+
+
+@pytest.mark.parametrize("leads", [("II",), ("II", "II"), ("II", "V9")])
+def test_leads_must_be_several_standard_ones(leads):
+    with pytest.raises(ValueError, match="expected two or more different ones of I, "):
+        clocs.Settings(leads=leads)
