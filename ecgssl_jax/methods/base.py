@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 Tree = Any
-Batch = Mapping[str, jax.Array]
+Batch = Mapping[str, Any]
 
 
 class TextShape(NamedTuple):

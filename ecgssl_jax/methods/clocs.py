@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from ecgssl_jax.leads import LEADS
 from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
-from ecgssl_jax.methods.embeddings import spread, unit
+from ecgssl_jax.methods.embeddings import interleave, separate, spread, unit
 from ecgssl_jax.models.encoders import Encoder, Module
 from ecgssl_jax.models.heads import Head
 from ecgssl_jax.models.network import Network
@@ -159,14 +159,14 @@ class Clocs:
             shown["length"] = view["length"]
         views = contrasted(shown, settings.mode, settings.leads)
         # One pass, so that batch norms see all views together.
-        joined = jax.tree.map(lambda *x: jnp.concatenate(x), *views)
+        joined = interleave(views)
         pooled, encoder = self.encoder.train(
             params["encoder"], extra["encoder"], joined.ecg, joined.length, rng
         )
         z, projector = self.projector.train(
             params["projector"], extra["projector"], pooled
         )
-        places = jnp.split(z, len(views))
+        places = separate(z, len(views))
         patients = batch["patient"]
         losses = [
             clocs_loss(

@@ -1,9 +1,39 @@
-"""Vectors that are compared by their direction."""
+"""Views of records in one batch, and vectors that are compared by their direction."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ecgssl_jax.settings import ConfigError
+
 _SHORTEST = 1e-12  # vectors below this length have no direction
+
+
+def interleave(views: Sequence[Any]) -> Any:
+    """V trees of [B, ...] -> one of [V * B, ...], each record's views side by side.
+
+    So all rows stay on the devices that hold their records.
+
+    Raises:
+      ConfigError: views of different lengths.
+    """
+    shapes = [[x.shape for x in jax.tree.leaves(view)] for view in views]
+    if any(shape != shapes[0] for shape in shapes):
+        raise ConfigError(
+            f"config.views: the views go through the encoder together, and must be of "
+            f"one length; found {[shape[0] for shape in shapes]}"
+        )
+    return jax.tree.map(
+        lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:]), *views
+    )
+
+
+def separate(rows: jax.Array, views: int) -> list[jax.Array]:
+    """[V * B, D] of `interleave` -> V of [B, D]."""
+    rows = rows.reshape(-1, views, rows.shape[-1])
+    return [rows[:, view] for view in range(views)]
 
 
 def unit(vectors: jax.Array) -> jax.Array:

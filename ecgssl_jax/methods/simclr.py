@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
-from ecgssl_jax.methods.embeddings import spread, unit
+from ecgssl_jax.methods.embeddings import interleave, separate, spread, unit
 from ecgssl_jax.models.encoders import Encoder, Module
 from ecgssl_jax.models.heads import Head
 from ecgssl_jax.models.network import Network
@@ -53,10 +53,7 @@ def nt_xent_loss(z1: jax.Array, z2: jax.Array, *, temperature: float) -> jax.Arr
 
 
 def _logits(z1, z2, temperature):
-    """[2B, 2B]: each row's own record in the other view, then all others, and B.
-
-    Rows stay on the devices that hold their records.
-    """
+    """For each view [B, 2B]: its rows against the other view's, then its own."""
     z1, z2 = unit(z1), unit(z2)
     across = z1 @ z2.T / temperature
     itself = jnp.eye(len(z1), dtype=bool)
@@ -97,9 +94,8 @@ class SimClr:
     def loss(
         self, params: Tree, extra: Tree, batch: Batch, rng: jax.Array
     ) -> tuple[jax.Array, tuple[Tree, dict[str, jax.Array]]]:
-        first, second = batch["views"]
         # One pass, so that batch norms see both views together.
-        joined = jax.tree.map(lambda *x: jnp.concatenate(x), first, second)
+        joined = interleave(batch["views"])
         pooled, encoder = self.encoder.train(
             params["encoder"],
             extra["encoder"],
@@ -110,7 +106,7 @@ class SimClr:
         z, projector = self.projector.train(
             params["projector"], extra["projector"], pooled
         )
-        z1, z2 = jnp.split(z, 2)
+        z1, z2 = separate(z, 2)
         logits = _logits(z1, z2, self.settings.temperature)
         loss = _cross_entropy(*logits).mean()
         best = jnp.stack([x.argmax(axis=1) for x in logits])

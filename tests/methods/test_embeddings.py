@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecgssl_jax.methods.embeddings import spread, unit
+from ecgssl_jax.methods.embeddings import interleave, separate, spread, unit
+from ecgssl_jax.settings import ConfigError
 
 
 def test_unit_vectors_keep_their_direction():
@@ -34,3 +35,17 @@ def test_spread_is_one_of_even_directions_and_zero_of_one(width):
     even = np.random.default_rng(0).normal(size=(20_000, width))
     assert float(spread(even)) == pytest.approx(1, abs=0.02)
     assert float(spread(np.ones((10, width)))) == pytest.approx(0, abs=1e-6)
+
+
+def test_views_of_a_record_are_side_by_side_and_come_apart_again():
+    views = [{"x": np.full((3, 2), view) + [[0], [10], [20]]} for view in range(2)]
+    joined = interleave(views)["x"]
+    np.testing.assert_array_equal(joined[:, 0], [0, 1, 10, 11, 20, 21])
+    for view, found in enumerate(separate(joined, 2)):
+        np.testing.assert_array_equal(found, views[view]["x"])
+
+
+def test_views_of_different_lengths_are_an_error():
+    views = [{"ecg": np.zeros((2, samples, 3))} for samples in (50, 40)]
+    with pytest.raises(ConfigError, match=r"one length; found .*50.*40"):
+        interleave(views)
