@@ -5,8 +5,8 @@
     python -m ecgssl_jax.main --config=configs/clocs.py:name=mine          data/mine
 
 The two halves of a record attract each other, and those of the patient's other records.
-Settings follow after commas, as in configs/jepa.py, whose
-remarks on sets of your own hold here too.
+Settings follow after commas, as in configs/jepa.py, whose remarks on sets of your own
+hold here too.
 """
 
 from ml_collections import ConfigDict

@@ -5,8 +5,8 @@
     python -m ecgssl_jax.main --config=configs/meclip.py:name=mine          data/mine
 
 ECGs and their reports attract. What a repeated report is, method.mode says: 'clip',
-'exclude', 'positive' or 'multi_positive'. Settings follow after commas, as in configs/jepa.py, whose
-remarks on sets of your own hold here too.
+'exclude', 'positive' or 'multi_positive'. Settings follow after commas, as in
+configs/jepa.py, whose remarks on sets of your own hold here too.
 """
 
 from ml_collections import ConfigDict

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from absl import logging
@@ -28,6 +28,7 @@ from ecgssl_jax.evaluation.spectrum import log_spectrum
 from ecgssl_jax.experiment import Experiment, Mesh
 from ecgssl_jax.manifest import CheckpointError
 from ecgssl_jax.memory import keep_freed_memory
+from ecgssl_jax.methods.base import TextMethod
 from ecgssl_jax.settings import ConfigError, build
 
 # Rows of the set -> their features: [n, D] and None; for attention [n, L, D], and
@@ -321,6 +322,7 @@ def _retrieval(
     pooled = features.extract(
         function, *trained, prepared, rows, crop=crop, batch_size=256, mesh=mesh
     )["pooled"]
+    method = cast(TextMethod, method)
     ecg, text = retrieval.embed_records(method, *trained, pooled, texts, rows)
     ids = texts.ids[rows]
     return {

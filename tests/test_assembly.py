@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from ecgssl_jax import assembly
+from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.data.readers.synthetic import synthetic_source
+from ecgssl_jax.data.text import canonical_texts, open_vocabulary
 from ecgssl_jax.data.writing import Settings, prepare_dataset
 from ecgssl_jax.experiment import parse
 from ecgssl_jax.settings import ConfigError
@@ -126,3 +128,59 @@ def test_a_probe_at_another_rate_than_the_data_is_an_error(root):
 def test_a_crop_longer_than_the_records_is_an_error(root):
     with pytest.raises(ConfigError, match="2000 samples, but the records of synthetic"):
         assembly.make_task(experiment(root, data=dict(crop=2000)))
+
+
+# ---- Texts and labels ----
+
+
+def of_method(root, **method):
+    return parse(
+        dict(
+            steps=4,
+            batch_size=8,
+            # Not all folds, so that a record's row is not its place among them.
+            data=dict(root=str(root), name="synthetic", crop=200, folds=(2, 4, 6, 8)),
+            model=dict(width=16, depth=1, num_heads=2, patch_size=20),
+            method=method,
+        )
+    )
+
+
+def test_batches_have_the_reports_of_their_records(root):
+    task = assembly.make_task(of_method(root, name="meclip", text_length=16))
+    batch = next(task.batches(0, 1, slice(None)))
+    prepared = open_prepared(root / "synthetic")
+    vocabulary = open_vocabulary(prepared)
+    reports = [prepared.index["text"][record] for record in batch["record"]]
+    tokens, valid = vocabulary.encode(reports, 16)
+    np.testing.assert_array_equal(batch["text"], tokens)
+    np.testing.assert_array_equal(batch["text_valid"], valid)
+    equal = batch["text_ids"][:, None] == batch["text_ids"]
+    canonical = np.array(canonical_texts(reports))
+    np.testing.assert_array_equal(equal, canonical[:, None] == canonical)
+
+
+def test_batches_have_the_labels_of_their_records(root):
+    task = assembly.make_task(of_method(root, name="supervised", num_labels=20))
+    batch = next(task.batches(0, 1, slice(None)))
+    index = open_prepared(root / "synthetic").index
+    np.testing.assert_array_equal(batch["labels"], index["labels"][batch["record"]])
+    known = index["labels_valid"][batch["record"]].astype(bool)
+    np.testing.assert_array_equal(batch["labels_valid"], known)
+    assert batch["labels"].any()
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (dict(name="supervised", num_labels=3), "num_labels: 3, but .* has 20 labels"),
+        (
+            dict(name="supervised", num_labels=5, task="superdiagnostic"),
+            "config.method.task: synthetic has no table of SCP statements",
+        ),
+        (dict(name="meclip", vocabulary_size=9), "vocabulary_size: 9, but the voc"),
+    ],
+)
+def test_what_the_set_has_not_is_named(root, method, message):
+    with pytest.raises(ConfigError, match=message):
+        assembly.make_task(of_method(root, **method))

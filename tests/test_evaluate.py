@@ -237,3 +237,23 @@ def test_records_shorter_than_the_crop_are_named(workdir, root, capsys):
     )
     message = fails(capsys, f"--workdir={workdir}", "--data=short")
     assert "1000 samples, but the records of short are stored with 500" in message
+
+
+def test_a_run_on_reports_is_scored_by_retrieval_on_the_validation_folds(tmp_path):
+    prepare_dataset(synthetic_source(80), tmp_path / "synthetic", report=lambda _: None)
+    config = Path(__file__).parents[1] / "configs" / "meclip.py"
+    settings = f"root={tmp_path},steps=2,batch_size=16,model.features=4"
+    folds = dict(train_folds=(1, 2, 3, 4, 5, 6), valid_folds=(7, 8, 9, 10))
+    flags = [f"--config.evaluators.probe.{k}={v}" for k, v in folds.items()]
+    workdir = f"--workdir={tmp_path / 'run'}"
+    main.main([f"--config={config}:{settings}", workdir, *flags])
+    evaluate.main([workdir, "--no-spectrum"])
+    found = json.loads((tmp_path / "run" / "results.json").read_text())["retrieval"]
+    prepared = open_prepared(tmp_path / "synthetic")
+    count = np.isin(prepared.index["fold"], folds["valid_folds"]).sum()
+    assert set(found) == {"ECG to report", "report to ECG"}
+    for direction in found.values():
+        assert direction["num_queries"] == count > 10
+        for depth in ("1", "5", "10"):
+            assert 0 <= direction["recall"][depth] <= 1
+            assert 0 < direction["chance"][depth] <= 1

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ecgssl_jax.data.text import PAD, Texts
-from ecgssl_jax.methods.base import Method
+from ecgssl_jax.methods.base import TextMethod
 
 DEPTHS = (1, 5, 10)
 _QUERIES = 1024  # at a time, so that similarities stay small
@@ -98,7 +98,7 @@ def table(directions: dict[str, Retrieval]) -> str:
 
 
 def embed_records(
-    method: Method,
+    method: TextMethod,
     params: Any,
     extra: Any,
     pooled: np.ndarray,
@@ -110,7 +110,6 @@ def embed_records(
     """-> ECGs and texts of the records `rows` in the common space, [n, D] each.
 
     Args:
-      method: one that asks for text.
       pooled: [n, D'] features of these records.
       texts: of their set.
     """

@@ -86,7 +86,9 @@ class Method(Protocol):
         """
         ...
 
-    # Of methods that ask for text:
+
+class TextMethod(Method, Protocol):
+    """A method that asks for text, and puts ECGs and texts into a common space."""
 
     def embed_ecg(self, params: Tree, extra: Tree, pooled: jax.Array) -> jax.Array:
         """Pooled features [B, D] -> their places in the common space."""

@@ -76,12 +76,16 @@ class Settings:
                 f"a learned temperature begins within temperature_range={(low, high)}, "
                 f"found {self.temperature}"
             )
-        widths = (self.embedding_width, *self.projector_hidden)
-        if min(*widths, self.text_length, self.vocabulary_size) < 1:
+        if min(self.embedding_width, *self.projector_hidden, self.vocabulary_size) < 1:
             raise ValueError(
-                "projector_hidden, embedding_width, text_length and vocabulary_size "
-                f"must be at least 1, found {self.projector_hidden}, "
-                f"{self.embedding_width}, {self.text_length}, {self.vocabulary_size}"
+                "projector_hidden, embedding_width and vocabulary_size must be at least "
+                f"1, found {self.projector_hidden}, {self.embedding_width} and "
+                f"{self.vocabulary_size}"
+            )
+        if self.text_length < 2:
+            raise ValueError(
+                "text_length must be at least 2, of which the first token begins every "
+                f"text; found {self.text_length}"
             )
 
 
