@@ -3,22 +3,32 @@
   python -m benchmarks.methods_table --root=data --output=runs/methods_table
 
 Each run trains for as many steps as fit into `--minutes` by its speed at the start
-(measure on an idle machine), on PTB-XL's folds 1-8; then a linear probe on its frozen
+(on an idle machine), on PTB-XL's folds 1-8; then a linear probe on its frozen
 features gives the macro AUROC on fold 9, the selection fold. The last checkpoint counts,
 not the best one. What is finished is not repeated: the same command goes on after an
 interruption, with the steps that were chosen first, and prints what there is.
+
+`--measure` only chooses the steps of every run. After it, the runs themselves may share
+the machine: with other work they take longer and train as many steps. On two cores, two
+at a time are done sooner, each on one of them:
+
+  taskset -c 0 python -m benchmarks.methods_table --root=data --seeds 0
+  taskset -c 1 python -m benchmarks.methods_table --root=data --seeds 1
+
+`--results=benchmarks/methods_table --show` prints the figures that come with the project.
 """
 
 import argparse
+import dataclasses
 import itertools
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ecgssl_jax.evaluation.markdown import markdown_table, mean_figure
 from ecgssl_jax.runs import training_summary
 
 MEASURED_STEPS = 60
@@ -72,49 +82,91 @@ def name_of(*parts: Any) -> str:
     return "_".join(str(part).lower().replace(", ", "-") for part in parts)
 
 
-def choose_steps(
-    encoder: str, method: str, minutes: float, root: str, output: Path
-) -> int:
-    """Steps that take `minutes` by the speed of a short run, chosen once."""
-    file = output / f"{name_of(encoder, method)}_steps.json"
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Folders:
+    """Where things are.
+
+    Attributes:
+      root: of the prepared set.
+      workdirs: of the runs; needed until they are done.
+      results: one small file for each number of steps and each run that is done.
+    """
+
+    root: str
+    workdirs: Path
+    results: Path
+
+
+def choose_steps(encoder: str, method: str, minutes: float, folders: Folders) -> int:
+    """Steps that take `minutes` by the speed of a short run, chosen once.
+
+    Rows of one config file, such as the modes of MECLIP, take the same number.
+    """
+    config, _ = METHODS[method]
+    file = folders.results / f"{name_of(encoder, config)}_steps.json"
     if not file.exists():
-        workdir = output / f"{name_of(encoder, method)}_speed"
-        measure = command(encoder, method, 0, MEASURED_STEPS, root)
+        workdir = folders.workdirs / f"{name_of(encoder, config)}_speed"
+        measure = command(encoder, method, 0, MEASURED_STEPS, folders.root)
         # Without a probe: its time is not the training's.
         measure += ["--config.evaluators.probe=None", f"--workdir={workdir}"]
         subprocess.run(measure, check=True)
-        seconds = training_summary(workdir)
-        size = seconds["samples_per_second"]
+        speed = training_summary(workdir)["samples_per_second"]
         batch = json.loads((workdir / "run.json").read_text())["config"]["batch_size"]
-        steps = round(60 * minutes * size / batch)
-        document = {"steps": steps, "samples_per_second": size, "minutes": minutes}
-        file.write_text(json.dumps(document))
+        chosen = {
+            "steps": round(60 * minutes * speed / batch),
+            "batch_size": batch,
+            "samples_per_second": round(speed, 1),
+            "minutes": minutes,
+        }
+        write(file, chosen)
     return json.loads(file.read_text())["steps"]
 
 
-def run(
-    encoder: str, method: str, seed: int, minutes: float, root: str, output: Path
-) -> None:
-    """Trains and evaluates, unless that is done."""
-    workdir = output / name_of(encoder, method, seed)
-    if (workdir / "results.json").exists():
+def run(encoder: str, method: str, seed: int, minutes: float, folders: Folders) -> None:
+    """Trains, evaluates and keeps the figures, unless that is done."""
+    file = folders.results / f"{name_of(encoder, method, seed)}.json"
+    if file.exists():
         return
-    steps = choose_steps(encoder, method, minutes, root, output)
-    train = command(encoder, method, seed, steps, root)
+    steps = choose_steps(encoder, method, minutes, folders)
+    workdir = folders.workdirs / name_of(encoder, method, seed)
+    train = command(encoder, method, seed, steps, folders.root)
     subprocess.run([*train, f"--workdir={workdir}"], check=True)
     evaluate = [sys.executable, "-m", "ecgssl_jax.evaluate", f"--workdir={workdir}"]
     evaluate += ["--checkpoint=newest", f"--task={','.join(TASKS)}", "--no-spectrum"]
     subprocess.run(evaluate, check=True)
+    write(file, kept(json.loads((workdir / "results.json").read_text())))
 
 
-def scores(output: Path, seeds: Sequence[int]) -> dict[tuple[str, str], dict]:
-    """(encoder, row) -> task -> macro AUROC of each seed, of the runs that are done."""
-    found: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+def kept(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run's results.json, what the tables show and what made it."""
+    figures = ("encoder", "seed", "task", "macro_auroc", "probe")
+    parts = ("step", "training", "retrieval", "versions", "devices", "git_revision")
+    results = [{key: each[key] for key in figures} for each in document["results"]]
+    return {"results": results, **{key: document[key] for key in parts}}
+
+
+def write(file: Path, document: Mapping[str, Any]) -> None:
+    """As JSON, in one step: what is there is whole."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(document, indent=1) + "\n")
+    partial.replace(file)
+
+
+def done(results: Path, seeds: Sequence[int]) -> dict[tuple[str, str, int], dict]:
+    """(encoder, method, seed) -> what is kept of the runs that are done."""
+    runs = {}
     for (encoder, method), seed in itertools.product(plan(), seeds):
-        file = output / name_of(encoder, method, seed) / "results.json"
-        if not file.exists():
-            continue
-        for result in json.loads(file.read_text())["results"]:
+        file = results / f"{name_of(encoder, method, seed)}.json"
+        if file.exists():
+            runs[encoder, method, seed] = json.loads(file.read_text())
+    return runs
+
+
+def scores(runs: Mapping[tuple[str, str, int], dict]) -> dict[tuple[str, str], dict]:
+    """(encoder, row) -> task -> macro AUROC of each seed."""
+    found: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    for (encoder, method, seed), document in runs.items():
+        for result in document["results"]:
             row = "random" if result["encoder"].startswith("random") else method
             tasks = found.setdefault((encoder, row), {})
             # Every method starts from its own random encoder; the first one's counts.
@@ -123,39 +175,89 @@ def scores(output: Path, seeds: Sequence[int]) -> dict[tuple[str, str], dict]:
 
 
 def table(found: Mapping[tuple[str, str], Mapping], seeds: Sequence[int]) -> str:
-    """Markdown: a row for each method, for each encoder its tasks; (n) of n seeds."""
+    """Markdown: a row for each method, for each encoder its tasks.
+
+    Mean and standard deviation of the seeds, or what is there and how many seeds.
+    """
     columns = list(itertools.product(ENCODERS, TASKS))
-    lines = [
-        ["macro AUROC, fold 9", *(f"{encoder} {task}" for encoder, task in columns)],
-        ["---"] * (len(columns) + 1),
-    ]
+    header = ["macro AUROC, fold 9", *(" ".join(column) for column in columns)]
+    rows = []
     for row in ("random", *METHODS):
         cells = []
         for encoder, task in columns:
             values = list(found.get((encoder, row), {}).get(task, {}).values())
-            cell = f"{statistics.mean(values):.3f}"[1:] if values else ""
+            cell = mean_figure(values) if values else ""
             if 0 < len(values) < len(seeds):
                 cell += f" ({len(values)} seed)"
             cells.append(cell)
-        lines.append([row, *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        rows.append([row, *cells])
+    return markdown_table(header, rows)
+
+
+def retrieval_table(runs: Mapping[tuple[str, str, int], dict]) -> str:
+    """Markdown: recall of reports and ECGs, mean and deviation of the seeds.
+
+    Empty without a run that learns from reports.
+    """
+    rows: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for (encoder, method, _), document in runs.items():
+        for direction, each in document["retrieval"].items():
+            cells = rows.setdefault((encoder, method), {})
+            for depth, recall in each["recall"].items():
+                cells.setdefault(f"{direction} @{depth}", []).append(recall)
+                chance = rows.setdefault((encoder, "a random order"), {})
+                chance[f"{direction} @{depth}"] = [each["chance"][depth]]
+    if not rows:
+        return ""
+    columns = list(next(iter(rows.values())))
+    body = [
+        [encoder, method, *(mean_figure(cells[column]) for column in columns)]
+        for (encoder, method), cells in sorted(rows.items(), reverse=True)
+    ]
+    return markdown_table(["recall, fold 9", "", *columns], body)
+
+
+def budget_table(results: Path) -> str:
+    """Markdown: what each config's minutes came to."""
+    rows = []
+    for encoder, config in dict.fromkeys((e, METHODS[m][0]) for e, m in plan()):
+        file = results / f"{name_of(encoder, config)}_steps.json"
+        if file.exists():
+            chosen = json.loads(file.read_text())
+            numbers = (chosen["steps"], chosen["batch_size"])
+            speed = f"{chosen['samples_per_second']:.0f}"
+            rows.append([encoder, config, *map(str, numbers), speed])
+    return markdown_table(["encoder", "config", "steps", "batch", "samples/s"], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--root", default="data", help="folder of the prepared ptbxl")
-    parser.add_argument("--output", type=Path, default=Path("runs/methods_table"))
-    parser.add_argument("--minutes", type=float, default=15.0)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--show", action="store_true", help="print what there is")
+    add = parser.add_argument
+    add("--root", default="data", help="folder of the prepared ptbxl")
+    add("--output", type=Path, default=Path("runs/methods_table"), help="of the runs")
+    add("--results", type=Path, help="of what is done; default: OUTPUT/results")
+    add("--minutes", type=float, default=15.0)
+    add("--seeds", type=int, nargs="+", default=[0, 1])
+    add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="to run")
+    add("--measure", action="store_true", help="choose the steps only")
+    add("--show", action="store_true", help="print what there is")
     args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
-    if not args.show:
+    results = args.results or args.output / "results"
+    folders = Folders(root=args.root, workdirs=args.output, results=results)
+    for folder in (folders.workdirs, folders.results):
+        folder.mkdir(parents=True, exist_ok=True)
+    if args.measure:
+        for encoder, method in plan():
+            choose_steps(encoder, method, args.minutes, folders)
+    elif not args.show:
         for seed, (encoder, method) in itertools.product(args.seeds, plan()):
-            run(encoder, method, seed, args.minutes, args.root, args.output)
-    print(table(scores(args.output, args.seeds), args.seeds))
+            if method in args.methods:
+                run(encoder, method, seed, args.minutes, folders)
+    runs = done(results, args.seeds)
+    print(table(scores(runs), args.seeds))
+    print(f"\n{retrieval_table(runs)}\n\n{budget_table(results)}")
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ import numpy as np
 from benchmarks import numpy_loader
 from benchmarks.rounds import Contender, alternate
 from ecgssl_jax.data import masks
+from ecgssl_jax.data.mixture import Mixture
 from ecgssl_jax.data.pipeline import Pipeline
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.writing import prepare_dataset
-from ecgssl_jax.experiment import Data
 
 _CROP, _PATCH = 1000, 25
 
@@ -37,9 +37,9 @@ def make_pipeline(prepared: PreparedSet, cache: str, batch: int) -> Pipeline:
     """Block masks as published: 15 to 25 % kept, blocks of at least 10 patches of 200."""
     num_patches = _CROP // _PATCH
     return Pipeline(
-        prepared=prepared,
-        data=Data(crop=_CROP, cache=cache),  # type: ignore[arg-type]
-        records=np.arange(len(prepared)),
+        mixture=Mixture(sets=(prepared,), rows=(np.arange(len(prepared)),)),
+        crop=_CROP,
+        cache=cache,  # type: ignore[arg-type]
         masks=masks.build("blocks", num_patches, keep=(0.15, 0.25), min_block=2),
         num_patches=num_patches,
         seed=0,

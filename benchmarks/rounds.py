@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+import os
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
@@ -29,7 +30,12 @@ def alternate(
 
     In a round every contender measures once while the others wait, so that a machine
     whose speed drifts moves all alike.
+
+    Raises:
+      RuntimeError: a contender failed; its own error is printed before.
     """
+    # Otherwise the first process that holds a GPU takes most of its memory.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # A fresh interpreter: threads and allocators of this one stay out of it.
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
@@ -37,17 +43,24 @@ def alternate(
         pipes[name], theirs = context.Pipe()
         context.Process(target=_serve, args=(contender, theirs), daemon=True).start()
         theirs.close()
-        pipes[name].recv()  # it is ready
+        _receive(name, pipes[name])  # it is ready
     figures: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, pipe in pipes.items():
             pipe.send(True)
-            figure = pipe.recv()
+            figure = _receive(name, pipe)
             if number:
                 figures[name].append(figure)
     for pipe in pipes.values():
         pipe.send(False)
     return figures
+
+
+def _receive(name: str, pipe: Connection) -> Any:
+    try:
+        return pipe.recv()
+    except EOFError:
+        raise RuntimeError(f"{name} ended early; its error is above") from None
 
 
 def _serve(contender: Contender, pipe: Connection) -> None:

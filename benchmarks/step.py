@@ -22,11 +22,11 @@ import jax
 import numpy as np
 
 from benchmarks.rounds import Contender, alternate
-from ecgssl_jax import assembly, sharding, train
+from ecgssl_jax import assembly
 from ecgssl_jax.experiment import parse
-from ecgssl_jax.optim import make_optimiser
 from ecgssl_jax.signals import Statistics
-from ecgssl_jax.state import abstract_state, make_init
+from ecgssl_jax.step import set_up
+from ecgssl_jax.task import Task
 
 # Weimann & Conrad's predictors: half the width, the encoder's number of heads.
 PREDICTORS = {"xs": (96, 8, 4), "s": (192, 8, 6)}
@@ -66,24 +66,18 @@ def jax_step(
         "targets_valid": np.ones_like(targets[:, None], bool),
     }
     ones = np.ones((1, 12), np.float32)
-    task = train.Task(
+    task = Task(
         method=assembly.make_method(experiment),
         statistics=Statistics(scale=ones * 1e-3, mean=ones * 0, std=ones * 0.3),
         example=batch,
         batches=lambda *_: iter(()),
     )
-    mesh = sharding.make_mesh(experiment.mesh)
-    optimiser = make_optimiser(experiment.optim, experiment.steps)
-    init = make_init(task.method, optimiser, task.statistics, clip=5.0)
-    abstract = abstract_state(init, batch, mesh, sharding.TRANSFORMER_RULES)
-    shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    update = train.make_update(experiment, task, mesh, shardings)
-    state = jax.jit(init, out_shardings=shardings)(jax.random.key(0), batch)
-    batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+    setup = set_up(experiment, task)
+    state, batch = setup.first(), setup.put(batch)
 
     def step():
         nonlocal state
-        state, metrics = update(state, batch, None)
+        state, metrics = setup.update(state, batch, None)
         jax.block_until_ready(metrics)
 
     return step

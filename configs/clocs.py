@@ -11,7 +11,7 @@ hold here too.
 
 from ml_collections import ConfigDict
 
-from ecgssl_jax.config_argument import choose_data, split_argument
+from ecgssl_jax.config_argument import choose_data, is_embedded, split_argument
 
 VARIANTS = ("ptbxl",)
 # Fold 9 selects, in both sets; fold 10 is for the last measurement.
@@ -26,7 +26,8 @@ def get_config(arg: str = "") -> ConfigDict:
             seed=0,
             steps=1000,
             batch_size=128,
-            data=dict(root="data", name="synthetic", crop=500, folds=FOLDS),
+            # Two segments, each as long as the other methods' crops.
+            data=dict(root="data", name="synthetic", crop=1000, folds=FOLDS),
             model=dict(name="resnet", preset="18", features=16),
             method=dict(name="clocs", mode="cmsc", temperature=0.1),
             optim=dict(learning_rate=(1e-5, 1e-3, 1e-5), warmup=0.1),
@@ -35,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
             log_every=50,
         )
     )
-    if variant == "ptbxl" or "data.name" in overrides:
+    if not is_embedded(variant, overrides):
         config.steps = 2500
         config.model.features = 32
     return choose_data(config, variant, overrides)

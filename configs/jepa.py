@@ -12,7 +12,7 @@ evaluators.probe.train_folds and valid_folds where they are not 1-8 and 9.
 
 from ml_collections import ConfigDict
 
-from ecgssl_jax.config_argument import choose_data, split_argument
+from ecgssl_jax.config_argument import choose_data, is_embedded, split_argument
 
 VARIANTS = ("ptbxl",)
 # Fold 9 selects, in both sets; fold 10 is for the last measurement.
@@ -44,7 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
             log_every=100,
         )
     )
-    if variant == "ptbxl" or "data.name" in overrides:
+    if not is_embedded(variant, overrides):
         config.steps = 12_000
         config.model.update(width=192, depth=4)
         config.masks.update(keep=(0.3, 0.4), min_block=2)

@@ -11,7 +11,7 @@ labels it has: configs/supervised.py:name=mine,method.num_labels=5.
 
 from ml_collections import ConfigDict
 
-from ecgssl_jax.config_argument import choose_data, split_argument
+from ecgssl_jax.config_argument import choose_data, is_embedded, split_argument
 
 VARIANTS = ("ptbxl",)
 # Fold 9 selects, in both sets; fold 10 is for the last measurement.
@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
             log_every=50,
         )
     )
-    if variant == "ptbxl" or "data.name" in overrides:
+    if not is_embedded(variant, overrides):
         config.steps = 2500
         config.model.features = 32
     if variant == "ptbxl":

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +20,27 @@ from ecgssl_jax import (
     sharding,
 )
 from ecgssl_jax.data import masks as masks_lib
-from ecgssl_jax.data.pipeline import Pipeline, check_crop, select_records
+from ecgssl_jax.data.mixture import Mixture, check_crop, select_records
+from ecgssl_jax.data.pipeline import Pipeline
 from ecgssl_jax.data.prepared import PreparedSet, open_prepared
-from ecgssl_jax.data.text import Texts, encode_sets, open_vocabulary
+from ecgssl_jax.data.text import Texts, Vocabulary, encode_texts, shared_vocabulary
 from ecgssl_jax.evaluation.features import statistics_of
 from ecgssl_jax.evaluation.labels import labels_of
 from ecgssl_jax.evaluation.online import (
     PROBE_METRICS,
     Probe,
     ProbeSettings,
+    evaluator_settings,
     make_probe,
-    probe_settings,
 )
-from ecgssl_jax.experiment import Data, Experiment
+from ecgssl_jax.experiment import EMBEDDED, Data, Experiment
 from ecgssl_jax.methods.base import LabelShape, Method, TextShape
 from ecgssl_jax.models.encoders import compute_dtype, make_encoder
 from ecgssl_jax.settings import ConfigError, near
 from ecgssl_jax.signals import prepare_views
 from ecgssl_jax.signals.views import build_views, check_views
-from ecgssl_jax.train import Task
-
-EMBEDDED = "synthetic"
+from ecgssl_jax.step import check_shapes
+from ecgssl_jax.task import Task
 
 Masks = masks_lib.Multiblock | masks_lib.Blocks | masks_lib.Random
 
@@ -81,16 +81,7 @@ def make_method(experiment: Experiment) -> Method:
     """
     values = dict(experiment.method)
     name = values.pop("name", None)
-    known = [
-        module.name
-        for module in pkgutil.iter_modules(methods.__path__)
-        if module.name not in ("base", "ema", "embeddings")
-    ]
-    if name not in known:
-        raise ConfigError(
-            f"config.method.name: unknown method {name!r}{near(str(name), known)}"
-        )
-    module = importlib.import_module(f"ecgssl_jax.methods.{name}")
+    module = _method_module(name)
     method_settings = settings.build(module.Settings, values, "config.method")
     encoder = make_encoder(experiment.model, dtype=compute_dtype(experiment.dtype))
     try:
@@ -103,6 +94,7 @@ def make_method(experiment: Experiment) -> Method:
         raise ConfigError(
             f"config.views: {name} takes {' or '.join(map(str, method.num_views))} "
             f"views of a record, found {len(experiment.views)}"
+            + ("; leave config.views out" if method.num_views == (0,) else "")
         )
     if method.couples_rows and experiment.optim.accumulate > 1:
         raise ConfigError(
@@ -111,6 +103,38 @@ def make_method(experiment: Experiment) -> Method:
             "config.model.remat=True, or by more devices"
         )
     return method
+
+
+def _method_module(name: Any) -> Any:
+    """The module of a method of ours, or one of somebody's own: 'package.module'."""
+    known = [
+        module.name
+        for module in pkgutil.iter_modules(methods.__path__)
+        if module.name not in ("base", "ema", "embeddings")
+    ]
+    if name in known:
+        return importlib.import_module(f"ecgssl_jax.methods.{name}")
+    if not isinstance(name, str) or "." not in name:
+        raise ConfigError(
+            f"config.method.name: unknown method {name!r}{near(str(name), known)}; one "
+            "of your own is named as a module, such as 'my_package.my_method'"
+        )
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not f"{name}.".startswith(f"{error.name}."):
+            raise  # The module is there, and lacks something itself.
+        raise ConfigError(
+            f"config.method.name: {name} cannot be imported ({error}); is its folder "
+            "in PYTHONPATH?"
+        ) from error
+    missing = [part for part in ("Settings", "build") if not hasattr(module, part)]
+    if missing:
+        raise ConfigError(
+            f"config.method.name: {name} has no {' and no '.join(missing)}; "
+            "ecgssl_jax/methods/base.py says what a method's module holds"
+        )
+    return module
 
 
 def make_masks(experiment: Experiment) -> tuple[Masks | None, int]:
@@ -133,80 +157,119 @@ def make_masks(experiment: Experiment) -> tuple[Masks | None, int]:
         raise ConfigError("config.masks: masks need a model with a patch_size")
     values = dict(experiment.masks)
     kind = values.pop("kind", None)
-    try:
-        return masks_lib.build(kind, num_patches, **values), num_patches
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"config.masks: {error}") from error
+    return masks_lib.build(kind, num_patches, **values), num_patches
+
+
+def open_mixture(data: Data) -> Mixture:
+    """The records to train on; raises as `open_set` and `make_mixture`."""
+    return make_mixture(data, [open_set(data, each.name) for each in data.components])
+
+
+def make_mixture(data: Data, sets: Sequence[PreparedSet]) -> Mixture:
+    """The records to train on, out of the opened sets of `data.components`.
+
+    Raises:
+      ConfigError: a set that does not fit the crop, the others, or its folds.
+    """
+    rows = []
+    for number, (component, prepared) in enumerate(
+        zip(data.components, sets, strict=True)
+    ):
+        check_crop(prepared, data.crop)
+        path = f"config.data.mixture[{number}]" if data.mixture else "config.data"
+        rows.append(select_records(prepared, component.folds, path=f"{path}.folds"))
+    weights = [component.weight for component in data.components]
+    return Mixture(
+        sets=tuple(sets),
+        rows=tuple(rows),
+        weights=tuple(
+            len(part) if weight is None else weight
+            for part, weight in zip(rows, weights, strict=True)
+        ),
+    )
 
 
 def make_pipeline(
     experiment: Experiment,
-    prepared: PreparedSet,
-    text: TextShape | None = None,
+    mixture: Mixture,
+    *,
+    texts: Texts | None = None,
     labels: LabelShape | None = None,
 ) -> Pipeline:
-    """The batches of the run, with texts and labels where they are asked for.
+    """The batches of the run, with texts and labels where they are given.
 
     Raises:
-      ConfigError: the set does not fit.
+      ConfigError: masks or labels that do not fit.
     """
     masks, num_patches = make_masks(experiment)
-    data = experiment.data
-    check_crop(prepared, data.crop)
     return Pipeline(
-        prepared=prepared,
-        data=data,
-        records=select_records(prepared, data.folds),
+        mixture=mixture,
+        crop=experiment.data.crop,
+        cache=experiment.data.cache,
         masks=masks,
         num_patches=num_patches,
         seed=experiment.seed,
         batch_size=experiment.batch_size,
-        labels=None if labels is None else make_labels(prepared, labels),
-        texts=None if text is None else make_texts(prepared, text),
+        labels=None if labels is None else make_labels(mixture.sets, labels),
+        texts=texts,
     )
 
 
 def make_labels(
-    prepared: PreparedSet, shape: LabelShape
+    sets: Sequence[PreparedSet], shape: LabelShape
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A task's labels of all records [N, Y], and which are known.
+    """A task's labels of all records of the sets [N, Y], and which are known.
 
     Raises:
-      ConfigError: the set has no such task, or another number of labels.
+      ConfigError: a set has no such task, another number of labels, or other labels
+        than the first.
     """
-    try:
-        found = labels_of(prepared, shape.task)
-    except ConfigError as error:
-        raise ConfigError(f"config.method.task: {error}") from error
-    if len(found.classes) != shape.num_labels:
-        raise ConfigError(
-            f"config.method.num_labels: {shape.num_labels}, but task {shape.task!r} of "
-            f"{prepared.name} has {len(found.classes)} labels"
-        )
-    labels = np.zeros((len(prepared), shape.num_labels), np.int8)
-    known = np.zeros(labels.shape, bool)
-    labels[found.rows], known[found.rows] = found.labels, found.valid
-    return labels, known
+    tables, masks, first = [], [], None
+    for prepared in sets:
+        try:
+            found = labels_of(prepared, shape.task)
+        except ConfigError as error:
+            raise ConfigError(f"config.method.task: {error}") from error
+        if len(found.classes) != shape.num_labels:
+            raise ConfigError(
+                f"config.method.num_labels: {shape.num_labels}, but task "
+                f"{shape.task!r} of {prepared.name} has {len(found.classes)} labels; "
+                f"set it to {len(found.classes)}"
+            )
+        first = first or found.classes
+        if found.classes != first:
+            raise ConfigError(
+                f"config.method.task: the labels of {sets[0].name} and {prepared.name} "
+                f"are not the same: {', '.join(first)} and {', '.join(found.classes)}"
+            )
+        labels = np.zeros((len(prepared), shape.num_labels), np.int8)
+        known = np.zeros(labels.shape, bool)
+        labels[found.rows], known[found.rows] = found.labels, found.known
+        tables.append(labels)
+        masks.append(known)
+    return np.concatenate(tables), np.concatenate(masks)
 
 
-def make_texts(prepared: PreparedSet, text: TextShape) -> Texts:
-    """The set's reports as tokens.
+def make_texts(
+    reports: Sequence[str], vocabulary: Vocabulary, shape: TextShape
+) -> Texts:
+    """Reports of records as tokens, with a line on what they are.
 
     Raises:
-      ConfigError: a set without reports, or a vocabulary larger than the method's.
+      ConfigError: a vocabulary larger than the method's.
     """
-    vocabulary = open_vocabulary(prepared)
-    if vocabulary.size > text.vocabulary_size:
+    if vocabulary.size > shape.vocabulary_size:
         raise ConfigError(
-            f"config.method.vocabulary_size: {text.vocabulary_size}, but the vocabulary "
-            f"of {prepared.name} has {vocabulary.size} tokens; set it to at least that"
+            f"config.method.vocabulary_size: {shape.vocabulary_size}, but the "
+            f"vocabulary of the reports has {vocabulary.size} tokens; set it to at "
+            "least that"
         )
-    (texts,) = encode_sets([prepared], vocabulary, text.length)
+    texts = encode_texts(reports, vocabulary, shape.length)
     has_text = texts.ids >= 0
     distinct = len(np.unique(texts.ids[has_text]))
     reporting.say(
         f"texts: {has_text.sum()} of {len(texts.ids)} records have one, {distinct} are "
-        f"distinct, {texts.share_cut:.1%} are cut to {text.length} tokens"
+        f"distinct, {texts.share_cut:.1%} are cut to {shape.length} tokens"
     )
     return texts
 
@@ -227,54 +290,85 @@ def make_task(experiment: Experiment) -> Task:
     mesh = sharding.make_mesh(experiment.mesh)
     accumulate = experiment.optim.accumulate
     sharding.check_batch(experiment.batch_size, mesh, accumulate=accumulate)
-    probes = {
-        name: probe_settings(values, f"config.evaluators.{name}")
-        for name, values in experiment.evaluators.items()
-    }
+    probes = evaluator_settings(experiment.evaluators)
     check_best(experiment, probes)
-    prepared = open_set(experiment.data, experiment.data.name)
-    check_views(
-        views,
-        samples=experiment.data.crop,
-        leads=len(prepared.leads),
-        rate=prepared.rate,
-    )
-    pipeline = make_pipeline(experiment, prepared, method.text, method.labels)
-    evaluators = make_evaluators(experiment, probes, prepared, method, mesh)
-    reporting.say(
-        f"data {prepared.name}: {len(pipeline.records)} records at {prepared.rate:g} "
-        f"Hz, crops of {experiment.data.crop / prepared.rate:g} s"
-    )
+    data = experiment.data
+    mixture = open_mixture(data)
+    check_views(views, samples=data.crop, leads=len(mixture.leads), rate=mixture.rate)
+    texts, tokens = None, {}
+    if method.text is not None:
+        vocabulary = shared_vocabulary(mixture.sets)
+        tokens = {"vocabulary": vocabulary.as_json()}
+        texts = make_texts(list(mixture.column("text")), vocabulary, method.text)
+    check_compared(experiment, method, mixture, texts)
+    pipeline = make_pipeline(experiment, mixture, texts=texts, labels=method.labels)
+    evaluators = make_evaluators(experiment, probes, mixture, method, mesh)
+    report_data(data, mixture)
     task = Task(
         method=method,
-        statistics=statistics_of([prepared]),
+        statistics=statistics_of(mixture.sets),
         example=pipeline.shapes(),
         batches=pipeline.batches,
         evaluators=evaluators,
         meta={
-            "data": describe_data(prepared),
+            # In which order, because statistics and rows go by it.
+            "data": {
+                each.name: {**describe_data(each), "source": number}
+                for number, each in enumerate(mixture.sets)
+            },
             "evaluated": {
                 name: describe_data(evaluator.prepared)
                 for name, evaluator in evaluators.items()
             },
         },
+        tokens=tokens,
     )
     if views:
         make_views = functools.partial(
-            prepare_views, views, rate=prepared.rate, clip=experiment.data.clip
+            prepare_views, views, rate=mixture.rate, clip=data.clip
         )
         task = dataclasses.replace(task, make_views=make_views)
-    if experiment.data.cache != "device":
+    check_shapes(experiment, task)
+    if data.cache != "device":
         return task
     return dataclasses.replace(
         task,
-        resident=functools.partial(
-            device_cache.load_set, prepared, pipeline.records, mesh
-        ),
+        resident=functools.partial(device_cache.load_records, mixture, mesh),
         materialise=device_cache.make_materialise(
-            mesh, crop=experiment.data.crop, leads=len(prepared.leads)
+            mesh, crop=data.crop, leads=len(mixture.leads)
         ),
     )
+
+
+def check_compared(
+    experiment: Experiment, method: Method, mixture: Mixture, texts: Texts | None
+) -> None:
+    """Raises ConfigError where a batch has nothing to tell apart, or to match."""
+    held = len(mixture.records)
+    if method.couples_rows and not 2 <= experiment.batch_size <= held:
+        raise ConfigError(
+            f"config.batch_size: {experiment.batch_size}, but "
+            f"{experiment.method['name']} tells the records of a batch apart: take 2 "
+            f"or more, and no more than the {held} records to train on"
+        )
+    if texts is not None and not (texts.ids[mixture.records] >= 0).any():
+        raise ConfigError(
+            f"config.data: none of the {held} records to train on has a report; choose "
+            "other folds, another set or another method"
+        )
+
+
+def report_data(data: Data, mixture: Mixture) -> None:
+    """A line for each set: what is trained on, and its share of the batches."""
+    parts = zip(mixture.sets, mixture.rows, mixture.shares, strict=True)
+    for prepared, rows, share in parts:
+        line = (
+            f"data {prepared.name}: {len(rows)} records at {prepared.rate:g} Hz, crops "
+            f"of {data.crop / prepared.rate:g} s"
+        )
+        if len(mixture.sets) > 1:
+            line += f", {share:.1%} of the rows"
+        reporting.say(line)
 
 
 def describe_data(prepared: PreparedSet) -> dict[str, Any]:
@@ -290,24 +384,24 @@ def describe_data(prepared: PreparedSet) -> dict[str, Any]:
 def make_evaluators(
     experiment: Experiment,
     probes: Mapping[str, ProbeSettings],
-    prepared: PreparedSet,
+    mixture: Mixture,
     method: Method,
     mesh: Any,
 ) -> dict[str, Probe]:
     """Name -> evaluator; each on the prepared set that its settings name.
 
     Args:
-      prepared: the set to train on, whose sampling rate the probes' sets must have.
+      mixture: what is trained on, whose sampling rate the probes' sets must have.
     """
     evaluators = {}
     for name, probe in probes.items():
         path = f"config.evaluators.{name}"
         probed = open_set(experiment.data, probe.data)
-        if probed.rate != prepared.rate:
+        if probed.rate != mixture.rate:
             raise ConfigError(
                 f"{path}.data: {probed.name} has {probed.rate:g} Hz, the set to train "
-                f"on, {prepared.name}, {prepared.rate:g} Hz; prepare one of them with "
-                "the other's --rate"
+                f"on, {mixture.sets[0].name}, {mixture.rate:g} Hz; prepare one of them "
+                "with the other's --rate"
             )
         check_crop(probed, experiment.data.crop)
         evaluators[name] = make_probe(

@@ -23,13 +23,14 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from ecgssl_jax import digest, manifest
-from ecgssl_jax.manifest import DamagedCheckpointError
+from ecgssl_jax import checkpoint_manifest as manifest
+from ecgssl_jax import digest
+from ecgssl_jax.checkpoint_manifest import DamagedCheckpointError
+from ecgssl_jax.checkpoint_reading import STATE, absolute, read_arrays
+from ecgssl_jax.errors import UserError
 
-_STATE = "state"
 
-
-class CheckpointWriteError(RuntimeError):
+class CheckpointWriteError(UserError, RuntimeError):
     """A checkpoint that could not be written, such as to a full disk."""
 
 
@@ -50,7 +51,7 @@ class Checkpointer:
         """
         if keep < 1:
             raise ValueError(f"keep={keep}: at least the newest checkpoint must stay")
-        self._directory = _absolute(directory)
+        self._directory = absolute(directory)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             cleanup_tmp_directories=True,
@@ -109,7 +110,7 @@ class Checkpointer:
         # Orbax refuses arrays without elements; the manifest has them.
         arrays = {path: array for path, array in stored.items() if array.size}
         parts = {
-            _STATE: ocp.args.PyTreeSave(arrays),
+            STATE: ocp.args.PyTreeSave(arrays),
             manifest.FOLDER: ocp.args.JsonSave(manifest.to_json(document)),
         }
         with self._writing():
@@ -263,98 +264,6 @@ def silence_echoes() -> None:
     sys.unraisablehook = hook
 
 
-def load_params(
-    path: str | epath.Path, *, subtree: str | None = None
-) -> tuple[Any, dict[str, Any]]:
-    """A checkpoint as NumPy arrays, without knowing the state it was saved from.
-
-    Reads, and verifies by digest, only what `subtree` names. In a folder of several
-    checkpoints a damaged newest one is logged and the one before is read;
-    `meta["step"]` says which it was.
-
-    Args:
-      path: "<workdir>", "<workdir>/checkpoints", "<workdir>/best", or one step's
-        folder below these.
-      subtree: path of a subtree such as "params" or "extra/target"; None for all.
-
-    Returns:
-      Nested dictionary of arrays (fields, keys and indices become string keys; PRNG
-      keys come as their uint32 data), or one array if `subtree` names one; and `meta`.
-
-    Raises:
-      FileNotFoundError: there is no checkpoint at `path`.
-      KeyError: the checkpoint has nothing under `subtree`.
-      DamagedCheckpointError: no checkpoint at `path` is intact.
-    """
-    folders = _find(_absolute(path))
-    findings = []
-    for folder in folders:
-        try:
-            return _load_numpy(folder, subtree)
-        except DamagedCheckpointError as error:
-            logging.error("%s", error)
-            findings.append(f"\n  {error}")
-    raise DamagedCheckpointError(
-        f"no intact checkpoint at {path}:{''.join(findings)}\nRead another folder, or "
-        "copy an intact checkpoint there."
-    )
-
-
-def _find(path: epath.Path) -> list[epath.Path]:
-    """Folders of checkpoints at `path`, newest first."""
-    if (path / _STATE).exists() or (path / manifest.FOLDER).exists():
-        return [path]
-    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    names = ocp.path.step.standard_name_format()
-    steps = {found.step: epath.Path(found.path) for found in names.find_all(folder)}
-    if not steps:
-        there = "which does not exist"
-        if folder.is_dir():
-            content = sorted(child.name for child in folder.iterdir())
-            there = f"which holds {content[:10] or 'nothing'}"
-        raise FileNotFoundError(
-            f"no checkpoint in {folder}, {there}; expected folders named by their "
-            "step. Pass the workdir of a run, its checkpoints or best folder, or one "
-            "step's folder"
-        )
-    return [steps[step] for step in sorted(steps, reverse=True)]
-
-
-def _load_numpy(folder: epath.Path, subtree: str | None) -> tuple[Any, dict[str, Any]]:
-    saved = manifest.read(folder)
-    wanted = [
-        path
-        for path in saved.arrays
-        if subtree is None or path == subtree or path.startswith(f"{subtree}/")
-    ]
-    if not wanted:
-        top = sorted({path.split("/")[0] for path in saved.arrays})
-        raise KeyError(f"{folder} holds nothing under {subtree!r}; it has {top}")
-    arrays = _read_arrays(
-        folder,
-        {
-            path: ocp.RestoreArgs(restore_type=np.ndarray)
-            for path in wanted
-            if 0 not in saved.arrays[path]["shape"]
-        },
-    )
-    for path in set(wanted) - set(arrays):
-        entry = saved.arrays[path]
-        arrays[path] = np.zeros(entry["shape"], jax.numpy.dtype(entry["dtype"]))
-    digests = {path: digest.digest_numpy(arrays[path]) for path in wanted}
-    manifest.compare_digests(folder, saved, digests)
-    if subtree is not None and wanted == [subtree]:
-        return arrays[subtree], saved.meta
-    tree: dict[str, Any] = {}
-    for path in wanted:
-        keys = path.removeprefix(f"{subtree}/" if subtree else "").split("/")
-        node = tree
-        for key in keys[:-1]:
-            node = node.setdefault(key, {})
-        node[keys[-1]] = arrays[path]
-    return tree, saved.meta
-
-
 def _restore_verified(
     folder: epath.Path, abstract: Mapping[str, Any]
 ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
@@ -371,7 +280,7 @@ def _restore_verified(
                 f"checkpoint {folder} is damaged: it holds step {saved.step}"
             )
         manifest.compare_signatures(folder, saved, abstract)
-        arrays = _read_arrays(
+        arrays = read_arrays(
             folder,
             {path: _restore_args(leaf) for path, leaf in abstract.items() if leaf.size},
         )
@@ -388,33 +297,6 @@ def _restore_verified(
     return {
         path: _unstored(arrays[path], leaf) for path, leaf in abstract.items()
     }, saved.meta
-
-
-def _read_arrays(folder: epath.Path, targets: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays of `targets` (path -> Orbax's restore arguments)."""
-    if not targets:
-        return {}
-    handler = ocp.PyTreeCheckpointHandler()
-    try:
-        return handler.restore(
-            folder / _STATE,
-            args=ocp.args.PyTreeRestore(
-                item={path: 0 for path in targets},
-                restore_args=dict(targets),
-                partial_restore=True,
-            ),
-        )
-    except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
-        raise  # the machine's trouble, not the checkpoint's
-    except Exception as error:
-        # The tree and its shapes were compared before, so what fails now is reading;
-        # Orbax and tensorstore have no common class for that.
-        raise DamagedCheckpointError(
-            f"checkpoint {folder} is damaged: its arrays cannot be read: "
-            + manifest.brief(error)
-        ) from error
-    finally:
-        handler.close()
 
 
 def _is_key(leaf: Any) -> bool:
@@ -466,8 +348,3 @@ def _all_processes(verdict: bool) -> bool:
 
 def _is_first_process() -> bool:
     return jax.process_index() == 0
-
-
-def _absolute(path: str | epath.Path) -> epath.Path:
-    # Orbax refuses relative paths.
-    return epath.Path(path).expanduser().absolute()

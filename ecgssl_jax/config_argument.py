@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ecgssl_jax.experiment import Data, Experiment
+from ecgssl_jax.experiment import EMBEDDED, Data, Experiment
 from ecgssl_jax.settings import ConfigError, near
 
 
@@ -77,6 +77,12 @@ def override(config: ConfigDict, overrides: dict[str, Any]) -> ConfigDict:
     return config
 
 
+def is_embedded(variant: str, overrides: dict[str, Any]) -> bool:
+    """Whether an argument asks for no other data than the embedded set."""
+    other = overrides.get("data.name", EMBEDDED) != EMBEDDED
+    return not (variant or other or "data.mixture" in overrides)
+
+
 def choose_data(
     config: ConfigDict, variant: str, overrides: dict[str, Any]
 ) -> ConfigDict:
@@ -84,14 +90,20 @@ def choose_data(
 
     The variant 'ptbxl' is probed by its superclasses. A set of one's own may have
     neither folds nor labels: it is trained on as a whole, without evaluators.
-    `overrides` come last.
+    So with a mixture. `overrides` come last.
     """
+    if "data.mixture" in overrides and "data.name" in overrides:
+        raise ConfigError(
+            "config argument: name and mixture each say what to train on; give one"
+        )
     if variant == "ptbxl":
         config.data.name = "ptbxl"
         config.evaluators.probe.update(data="ptbxl", task="superdiagnostic")
-    elif "data.name" in overrides:
+    elif not is_embedded(variant, overrides):
         config.data.folds = None
         config.evaluators = {}
+    if "data.mixture" in overrides:
+        config.data.folds = None  # Each of its sets has folds of its own.
     return override(config, overrides)
 
 

@@ -6,7 +6,8 @@ or leaves them at their defaults.
 """
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def load(spec: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
       ConfigError: no such file, nothing in it that makes a config, an argument that
-        the file rejects, or an override of what has no settings.
+        the file rejects or misses, or an override of what has no settings.
     """
     name, _, argument = spec.partition(":")
     path = Path(name)
@@ -61,12 +62,36 @@ def load(spec: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     get_config = getattr(module, "get_config", None)
-    if get_config is None:
+    if not callable(get_config):
         raise ConfigError(f"--config={name}: the file has no function get_config")
+    arguments = [argument] if argument else []
+    _check_call(get_config, arguments, name)
     try:
-        config = get_config(argument) if argument else get_config()
+        config = get_config(*arguments)
     except ConfigError as error:
         raise ConfigError(f"--config={spec}: {error}") from error
+    if not isinstance(config, ConfigDict | Mapping):
+        raise ConfigError(
+            f"--config={spec}: get_config returned {config!r}; expected an "
+            "ml_collections.ConfigDict"
+        )
     if not isinstance(config, ConfigDict):
         config = ConfigDict(config)
     return override(config, dict(overrides)).to_dict()
+
+
+def _check_call(get_config: Callable, arguments: Sequence[str], name: str) -> None:
+    """Raises ConfigError unless the function can be called with the arguments."""
+    try:
+        inspect.signature(get_config).bind(*arguments)
+    except TypeError as error:
+        if arguments:
+            raise ConfigError(
+                f"--config={name}:{arguments[0]}: the file takes no argument, as its "
+                "get_config() has no parameter; settings are changed by "
+                "--config.KEY=VALUE"
+            ) from error
+        raise ConfigError(
+            f"--config={name}: the file needs an argument: --config={name}:ARGUMENT, "
+            "or a default of get_config's parameter"
+        ) from error

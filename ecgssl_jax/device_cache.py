@@ -1,4 +1,4 @@
-"""A prepared set in the memory of the accelerators, and batches cut from it there.
+"""Prepared sets in the memory of the accelerators, and batches cut from it there.
 
 The records are divided over the mesh's data and fsdp axes. A batch says which row
 and which start each of its crops has; every device cuts those crops that lie in its
@@ -14,31 +14,29 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ecgssl_jax.data.prepared import PreparedSet
+from ecgssl_jax.data.mixture import Mixture
 
 _PARTS = ("data", "fsdp")
 
 
-def load_set(prepared: PreparedSet, records: np.ndarray, mesh: Mesh) -> jax.Array:
-    """The signals of `records` over the mesh: [R', T * C] int16.
+def load_records(mixture: Mixture, mesh: Mesh) -> jax.Array:
+    """The signals of the R records to train on, over the mesh: [R', T * C] int16.
 
     Every process reads only what its own devices hold. R' is R filled up with zeros
     to a multiple of the devices.
-
-    Args:
-      records: [R], rows of the prepared set.
     """
+    records = mixture.records
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     padded = -(-len(records) // parts) * parts
     # Flat, because accelerators pad the last axis, of 12 leads, to 128.
-    width = prepared.length * len(prepared.leads)
+    width = mixture.length * len(mixture.leads)
 
     # The devices of a tensor axis hold the same part.
     @functools.lru_cache(maxsize=1)
     def read(start: int, stop: int) -> np.ndarray:
         part = np.zeros((stop - start, width), np.int16)
         wanted = records[start:stop]
-        part[: len(wanted)] = prepared.read(wanted).reshape(len(wanted), width)
+        part[: len(wanted)] = mixture.read(wanted).reshape(len(wanted), width)
         return part
 
     def part(index) -> np.ndarray:

@@ -10,7 +10,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from ecgssl_jax.optim import Settings as OptimSettings
+from ecgssl_jax.rules import check_patterns
 from ecgssl_jax.settings import ConfigError, build
+
+# The prepared set that is made on first use.
+EMBEDDED = "synthetic"
 
 
 def _check_counts(settings: Any, path: str, *names: str) -> None:
@@ -22,6 +26,26 @@ def _check_counts(settings: Any, path: str, *names: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Component:
+    """One set of a mixture.
+
+    Attributes:
+      name: of the prepared set.
+      weight: its share of the batches' rows, in any unit; None in all components
+        makes them as large as the sets are.
+      folds: folds to train on; None for all.
+    """
+
+    name: str
+    weight: float | None = None
+    folds: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        if self.weight is not None and not 0 < self.weight < float("inf"):
+            raise ValueError(f"weight must be a positive number, found {self.weight}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
     """Where the batches come from.
 
@@ -29,6 +53,9 @@ class Data:
       root: folder of the prepared sets.
       name: of the prepared set; 'synthetic' is made on first use.
       folds: folds to train on; None for all.
+      mixture: several sets in the place of `name` and `folds`, such as
+        ({'name': 'ptbxl', 'weight': 1, 'folds': (1, 2)}, {'name': 'mine', 'weight': 3});
+        each is normalised by its own statistics.
       crop: T, samples of a random crop; it must not exceed the stored records.
       clip: largest magnitude after normalising, in standard deviations of the
         lead; None for none.
@@ -40,6 +67,7 @@ class Data:
     root: str = "data"
     name: str = "synthetic"
     folds: tuple[int, ...] | None = None
+    mixture: tuple[Component, ...] = ()
     crop: int = 1000
     clip: float | None = 5.0
     cache: Literal["none", "host", "device"] = "host"
@@ -51,6 +79,30 @@ class Data:
             raise ConfigError(
                 f"config.data.clip: expected a positive number, found {self.clip}"
             )
+        if self.mixture:
+            self._check_mixture()
+
+    def _check_mixture(self):
+        path = "config.data.mixture"
+        names = [component.name for component in self.mixture]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"{path}: {name} occurs more than once")
+        if len({component.weight is None for component in self.mixture}) > 1:
+            raise ConfigError(
+                f"{path}: expected a weight in all components or in none, found "
+                f"{[component.weight for component in self.mixture]}"
+            )
+        if self.folds is not None:
+            raise ConfigError(
+                f"config.data.folds: {self.folds}, but each set of a mixture has folds "
+                "of its own: write them there, and folds=None here"
+            )
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The sets to train on: those of the mixture, or the one of `name`."""
+        return self.mixture or (Component(name=self.name, folds=self.folds),)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,6 +173,7 @@ class Experiment:
             raise ConfigError(
                 f"config.seed: expected a whole number of 32 bits, found {self.seed}"
             )
+        check_patterns(self.rules, what="config.rules")
         if self.batch_size % self.optim.accumulate:
             raise ConfigError(
                 f"config.batch_size: {self.batch_size} rows cannot be split into "

@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import logging
@@ -22,16 +23,15 @@ from absl import logging
 from ecgssl_jax import config_files, pictures, processes, reporting
 from ecgssl_jax.assembly import make_task
 from ecgssl_jax.checkpoint import CheckpointWriteError, silence_echoes
-from ecgssl_jax.data.prepared import DamagedSetError
-from ecgssl_jax.data.publishing import PrepareError
+from ecgssl_jax.checkpoint_manifest import CheckpointError
+from ecgssl_jax.errors import UserError, exit_with_message
 from ecgssl_jax.experiment import parse
-from ecgssl_jax.manifest import CheckpointError
 from ecgssl_jax.memory import keep_freed_memory
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.train import TrainingDiverged, train
 
 
-class WorkdirError(RuntimeError):
+class WorkdirError(UserError):
     """A workdir that this run cannot have; only the first process looks."""
 
 
@@ -58,25 +58,20 @@ def main(argv: list[str] | None = None) -> None:
     silence_echoes()
     # Orbax reports every step of every save as information.
     logging.set_verbosity(logging.WARNING)
-    try:
-        _run(sys.argv[1:] if argv is None else argv)
-    except (ConfigError, CheckpointError, TrainingDiverged) as error:
-        sys.exit(f"error: {error}")
-    except CheckpointWriteError as error:
-        # At once: Orbax's unfinished writes would each fail again on a regular exit.
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
-    except (
-        DamagedSetError,
-        OSError,
-        PrepareError,
-        WorkdirError,
-    ) as error:
-        _leave_alone()
-        sys.exit(f"error: {error}")
-    except Exception:
-        _leave_alone()
-        raise
+    with exit_with_message("error"):
+        try:
+            _run(sys.argv[1:] if argv is None else argv)
+        except (ConfigError, CheckpointError, TrainingDiverged):
+            raise  # in all processes alike
+        except CheckpointWriteError as error:
+            # Orbax's unfinished writes would each fail again on a regular exit.
+            _exit_at_once(error)
+        except Exception as error:
+            # The others wait for this process in a collective; a regular exit would
+            # wait for them.
+            if jax.distributed.is_initialized():
+                _exit_at_once(error)
+            raise
 
 
 def _run(argv: list[str]) -> None:
@@ -100,15 +95,14 @@ def _run(argv: list[str]) -> None:
                 reporting.say(f"drew {path}")
 
 
-def _leave_alone() -> None:
-    """Ends this process of several at once, with the error that is being handled.
-
-    The others wait for it in a collective; a regular exit would wait for them.
-    """
-    if jax.distributed.is_initialized():
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
+def _exit_at_once(error: Exception) -> NoReturn:
+    """Ends this process without what a regular exit would finish or wait for."""
+    if isinstance(error, UserError | OSError):
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def default_workdir(config: str) -> str:

@@ -1,15 +1,14 @@
-"""Schedules, parameter masks by regular expression, and the optax chain."""
+"""Schedules, factors of parameters by regular expression, and the optax chain."""
 
 import dataclasses
-import re
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ecgssl_jax.settings import ConfigError
+from ecgssl_jax.rules import check_patterns, match_rules
 
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -56,13 +55,7 @@ class Settings:
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(f"clip_norm must be positive, found {self.clip_norm}")
         for name in ("decay", "rates"):
-            for pattern, _ in getattr(self, name):
-                try:
-                    re.compile(pattern)
-                except re.error as error:
-                    raise ValueError(
-                        f"{name}: {pattern!r} is no regular expression: {error}"
-                    ) from error
+            check_patterns(getattr(self, name), what=f"config.optim.{name}")
 
 
 def warmup_cosine(
@@ -85,31 +78,6 @@ def cosine(step: jax.Array, *, first: float, last: float, total: int) -> jax.Arr
     """Half a cosine from `first` at step 0 to `last` at `total` and after."""
     progress = jnp.clip(step / max(total, 1), 0.0, 1.0)
     return last + (first - last) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
-
-
-def path_string(path: Sequence[Any]) -> str:
-    """A tree path as 'encoder/transformer/block_0/mlp/in/kernel'."""
-    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
-
-
-def match_rules(rules: Sequence[tuple[str, Any]], tree: Any, *, what: str) -> Any:
-    """The value of the first rule whose pattern is found in each leaf's path.
-
-    Raises:
-      ConfigError: a leaf that no pattern matches, by its path.
-    """
-
-    def value(path, _):
-        name = path_string(path)
-        for pattern, found in rules:
-            if re.search(pattern, name):
-                return found
-        raise ConfigError(
-            f"{what}: no pattern matches {name!r}; found "
-            f"{[pattern for pattern, _ in rules]}; end the table with ('.*', ...)"
-        )
-
-    return jax.tree_util.tree_map_with_path(value, tree)
 
 
 class _ScheduledState(NamedTuple):

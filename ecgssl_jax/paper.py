@@ -60,11 +60,11 @@ def ecg_paper(
             f"ecg has shape {ecg.shape}; expected [samples, {len(leads)}] for leads "
             f"{', '.join(leads)}"
         )
-    valid = ~np.all(np.isnan(ecg), axis=0)
-    if lead_valid is not None:
-        if len(lead_valid) != len(leads):
-            raise ValueError(f"{len(lead_valid)} lead_valid for {len(leads)} leads")
-        valid &= np.asarray(lead_valid, bool)
+    if lead_valid is None:
+        lead_valid = np.ones(len(leads), bool)
+    if len(lead_valid) != len(leads):
+        raise ValueError(f"{len(lead_valid)} lead_valid for {len(leads)} leads")
+    valid = np.asarray(lead_valid, bool) & ~np.isnan(ecg).all(axis=0)
     centres, height = _row_centres(ecg, valid)
     width = _LEFT + ecg.shape[0] / rate * SPEED + _RIGHT
     # Whole squares of 5 mm, so that the paper ends on a line of the grid.
@@ -77,25 +77,7 @@ def ecg_paper(
     if shade:
         _draw_shade(figure, axes, shade)
     _draw_axes(axes, ecg.shape[0] / rate, centres[0])
-    page = MM_PER_INCH * figure.get_size_inches()
-    if title:
-        figure.text(
-            (_MARGIN_LEFT + 1.0) / page[0],
-            1.0 - 0.55 * _MARGIN_TOP / page[1],
-            _fit(title, 0.62 * page[0] if shade else page[0]),
-            va="center",
-            fontsize=9,
-            color=_INK,
-        )
-    figure.text(
-        1.0 - (_MARGIN_RIGHT + 1.0) / page[0],
-        2.5 / page[1],
-        f"{SPEED:g} mm/s   {GAIN:g} mm/mV   {rate:g} Hz",
-        ha="right",
-        va="center",
-        fontsize=7,
-        color=_FAINT,
-    )
+    _draw_captions(figure, title, rate, beside_legend=bool(shade))
     return figure
 
 
@@ -259,6 +241,30 @@ def _draw_axes(axes: Axes, duration: float, centre: float) -> None:
         fontsize=6,
         color=_FAINT,
         zorder=4,
+    )
+
+
+def _draw_captions(
+    figure: Figure, title: str, rate: float, *, beside_legend: bool
+) -> None:
+    """The title above the paper, and the scales below it."""
+    page = MM_PER_INCH * figure.get_size_inches()
+    figure.text(
+        (_MARGIN_LEFT + 1.0) / page[0],
+        1.0 - 0.55 * _MARGIN_TOP / page[1],
+        _fit(title, 0.62 * page[0] if beside_legend else page[0]),
+        va="center",
+        fontsize=9,
+        color=_INK,
+    )
+    figure.text(
+        1.0 - (_MARGIN_RIGHT + 1.0) / page[0],
+        2.5 / page[1],
+        f"{SPEED:g} mm/s   {GAIN:g} mm/mV   {rate:g} Hz",
+        ha="right",
+        va="center",
+        fontsize=7,
+        color=_FAINT,
     )
 
 

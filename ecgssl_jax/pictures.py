@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ecgssl_jax import plots, reporting
-from ecgssl_jax.assembly import make_pipeline
-from ecgssl_jax.data.prepared import PreparedSet, open_prepared
+from ecgssl_jax.assembly import make_mixture, make_pipeline
+from ecgssl_jax.data.mixture import Mixture
+from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.signals.views import TRANSFORMS, View, build_views, make_views
@@ -51,59 +52,63 @@ def _figures(experiment: Experiment, workdir: Path) -> Iterator[tuple[str, Figur
 
 def _masks(experiment: Experiment) -> Figure:
     """The first record of step 0, with its context and its targets."""
-    # Not `assembly.open_set`, which has all processes meet: only one of them draws.
-    prepared = open_prepared(Path(experiment.data.root) / experiment.data.name)
-    (figure,) = draw_records(experiment, prepared, 1).values()
+    data = experiment.data
+    # Not `assembly.open_mixture`, which has all processes meet: only one of them draws.
+    sets = [open_prepared(Path(data.root) / each.name) for each in data.components]
+    (figure,) = draw_records(experiment, make_mixture(data, sets), 1).values()
     return figure
 
 
 def draw_records(
-    experiment: Experiment, prepared: PreparedSet, records: int
+    experiment: Experiment, mixture: Mixture, records: int
 ) -> dict[str, Figure]:
     """File name -> picture, of the first `records` rows of the batch of step 0.
 
     With views, also of each of them, in millivolts: before it is normalised.
     """
-    batch = make_pipeline(experiment, prepared).example()
-    batch = {name: values[:records] for name, values in batch.items()}
-    batch["ecg"] = batch["ecg"].astype(np.float32) * np.float32(prepared.scale)
+    batch = _first_batch(experiment, mixture, slice(records))
     views = {"": batch}
     for number, view in enumerate(build_views(experiment.views), 1):
-        views[f"-view{number}"] = _transformed(
-            batch, view, number, experiment, prepared
-        )
-    figures = {}
+        views[f"-view{number}"] = _transformed(batch, view, number, experiment, mixture)
+    figures, ids = {}, mixture.column("record_id")
     for row, record in enumerate(batch["record"]):
-        id = str(prepared.index["record_id"][record])
+        id = str(ids[record])
         for suffix, view in views.items():
             one = {name: values[row] for name, values in view.items()}
             name = f"{row:02d}-{re.sub(r'[^-.A-Za-z0-9_]+', '-', id)}{suffix}"
             title = f"{id}{suffix.replace('-', ', ')}"
-            figures[name] = _draw(one, prepared, experiment, title)
+            figures[name] = _draw(one, mixture, experiment, title)
     return figures
 
 
-def draw_transforms(
-    experiment: Experiment, prepared: PreparedSet, record: int = 0
-) -> dict[str, Figure]:
-    """Transform's name -> picture of it alone, with its defaults, on one record.
+def draw_transforms(experiment: Experiment, mixture: Mixture) -> dict[str, Figure]:
+    """Transform's name -> picture of it alone, with its defaults, on the first record.
 
     Those that need settings, or do not fit the set, are left out.
     """
-    batch = make_pipeline(experiment, prepared).example()
-    batch = {name: values[record : record + 1] for name, values in batch.items()}
-    batch["ecg"] = batch["ecg"].astype(np.float32) * np.float32(prepared.scale)
+    batch = _first_batch(experiment, mixture, slice(1))
     figures = {}
     for number, name in enumerate(TRANSFORMS):
         try:
             ((step,),) = build_views([[(name, 1.0)]])
-            changed = _transformed(batch, (step,), number, experiment, prepared)
+            changed = _transformed(batch, (step,), number, experiment, mixture)
         except ConfigError as error:
             reporting.say(f"left out {name}: {error}")
             continue
         one = {key: values[0] for key, values in changed.items()}
-        figures[name] = _draw(one, prepared, experiment, name)
+        figures[name] = _draw(one, mixture, experiment, name)
     return figures
+
+
+def _first_batch(
+    experiment: Experiment, mixture: Mixture, rows: slice
+) -> dict[str, np.ndarray]:
+    """Rows of the batch of step 0, in millivolts."""
+    batch = make_pipeline(experiment, mixture).example()
+    batch = {name: values[rows] for name, values in batch.items()}
+    scales = np.array([prepared.scale for prepared in mixture.sets], np.float32)
+    ecg = batch["ecg"].astype(np.float32) * scales[batch["source"], None, None]
+    return batch | {"ecg": ecg}
 
 
 def _transformed(
@@ -111,7 +116,7 @@ def _transformed(
     view: View,
     number: int,
     experiment: Experiment,
-    prepared: PreparedSet,
+    mixture: Mixture,
 ) -> dict[str, np.ndarray]:
     """The batch, in millivolts, as one view shows it."""
     known = jax.tree.map(jnp.asarray, batch)
@@ -121,21 +126,22 @@ def _transformed(
         known["ecg"],
         known["lead_valid"],
         known.get("length"),
-        rate=prepared.rate,
+        rate=mixture.rate,
     )
     lengths = {} if length is None else {"length": np.asarray(length)}
     return batch | {"ecg": np.array(ecg)} | lengths
 
 
 def _draw(
-    one: dict[str, np.ndarray], prepared: PreparedSet, experiment: Experiment, id: str
+    one: dict[str, np.ndarray], mixture: Mixture, experiment: Experiment, id: str
 ) -> Figure:
     """One row of a batch, in millivolts."""
     ecg = one["ecg"].copy()
     # What lies beyond the record's end is padding, not signal.
     ecg[one.get("length", len(ecg)) :] = np.nan
+    prepared = mixture.sets[one["source"]]
     title = f"{prepared.name} {id}"
-    labels = prepared.index["labels"][one["record"]]
+    labels = prepared.index["labels"][one["record"] - mixture.first[one["source"]]]
     names = [n for n, holds in zip(prepared.labels, labels, strict=True) if holds]
     if names:
         title += f": {', '.join(names)}"

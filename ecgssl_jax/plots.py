@@ -22,6 +22,7 @@ _INK, _FAINT = "#15171c", "#7d7f86"
 _SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 # Width of the running mean, as a share of the series.
 _SMOOTH = 0.02
+_DPI = 110
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
 
@@ -116,7 +117,7 @@ def _finish_chart(figure: Figure, axes: Axes, series: Series) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 110) -> None:
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes a figure as PNG, whole or not at all, and makes the folder if needed."""
     path = os.fspath(path)
     folder = os.path.dirname(path) or "."
@@ -126,7 +127,7 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 110) -> N
     )
     try:
         with os.fdopen(handle, "wb") as file:
-            figure.savefig(file, format="png", dpi=dpi)
+            figure.savefig(file, format="png", dpi=_DPI)
         # mkstemp's 0600 would keep a colleague from opening the picture.
         umask = os.umask(0)
         os.umask(umask)

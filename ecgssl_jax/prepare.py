@@ -13,13 +13,12 @@ resampled. What the quality pass finds is in quality.csv beside the data.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from ecgssl_jax.data.download import PTBXL_URL, DownloadError, download_ptbxl
+from ecgssl_jax.data.download import PTBXL_URL, download_ptbxl
+from ecgssl_jax.data.findings import OPTIONAL, Thresholds
 from ecgssl_jax.data.prepared import MARKER
-from ecgssl_jax.data.publishing import PrepareError, check_output
-from ecgssl_jax.data.quality import OPTIONAL, Thresholds
+from ecgssl_jax.data.publishing import check_output
 from ecgssl_jax.data.readers import manifest
 from ecgssl_jax.data.readers.array import array_source
 from ecgssl_jax.data.readers.ptbxl import ptbxl_source
@@ -28,6 +27,7 @@ from ecgssl_jax.data.readers.source import Source, SourceError
 from ecgssl_jax.data.readers.wfdb_records import wfdb_source
 from ecgssl_jax.data.workers import usable_cores
 from ecgssl_jax.data.writing import Settings, prepare_dataset
+from ecgssl_jax.errors import exit_with_message
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -121,7 +121,7 @@ def _shared_options() -> argparse.ArgumentParser:
     add(
         "--sort-phrases",
         action="store_true",
-        help="reports of the same phrases in another order count as equal",
+        help="reports of the same sentences in another order count as equal",
     )
     add(
         "--reject",
@@ -154,6 +154,8 @@ def check_paths(args: argparse.Namespace) -> None:
 
 def make_settings(args: argparse.Namespace) -> Settings:
     """The settings that the command line asks for; SourceError if they are wrong."""
+    if args.workers < 1:
+        raise SourceError(f"workers must be at least 1, found {args.workers}")
     try:
         return Settings(
             rate=args.rate,
@@ -181,7 +183,9 @@ def make_source(args: argparse.Namespace) -> Source:
             download_ptbxl(args.source, rate=rate, base_url=args.base_url)
         return ptbxl_source(args.source, rate=rate)
     if args.kind == "wfdb":
-        return wfdb_source(args.source, label_comment=args.label_comment)
+        return wfdb_source(
+            args.source, label_comment=args.label_comment, workers=args.workers
+        )
     if args.kind == "synthetic":
         # The generator is slow to import and needed here only.
         from ecgssl_jax.data.readers.synthetic import synthetic_source
@@ -195,13 +199,15 @@ def make_source(args: argparse.Namespace) -> Source:
         layout=args.layout.removeprefix("N"),
     )
     if args.kind == "manifest":
-        return manifest.manifest_source(args.source, signals)
+        return manifest.manifest_source(
+            args.source, signals, find_rates=args.rate is None, workers=args.workers
+        )
     return array_source(args.source, signals, key=args.key)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
-    try:
+    with exit_with_message("prepare"):
         check_paths(args)
         settings = make_settings(args)
         source = make_source(args)
@@ -213,9 +219,6 @@ def main(argv: list[str] | None = None) -> None:
             overwrite=args.overwrite,
             workers=args.workers,
         )
-    # Failures to plan for. Anything else is a mistake of ours: show where.
-    except (SourceError, DownloadError, PrepareError, OSError) as error:
-        sys.exit(f"prepare: {error}")
     print(
         f"{prepared.directory}: {len(prepared)} records of {args.seconds:g} s at "
         f"{prepared.rate:g} Hz; findings in {prepared.directory / 'quality.csv'}"

@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 from ecgssl_jax import plots
-from ecgssl_jax.assembly import open_set
+from ecgssl_jax.assembly import open_mixture
 from ecgssl_jax.config_files import load, split_overrides
-from ecgssl_jax.data.prepared import DamagedSetError
+from ecgssl_jax.errors import exit_with_message
 from ecgssl_jax.experiment import parse
+from ecgssl_jax.output_folder import check_writable
 from ecgssl_jax.pictures import draw_records, draw_transforms
-from ecgssl_jax.settings import ConfigError
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -39,20 +39,19 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Writes the pictures, and prints where they are."""
-    try:
+    with exit_with_message("error"):
         rest, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
         args = make_parser().parse_args(rest)
+        check_writable(args.output)
         experiment = parse(load(args.config, overrides))
-        prepared = open_set(experiment.data, experiment.data.name)
-        figures = draw_records(experiment, prepared, args.records)
+        mixture = open_mixture(experiment.data)
+        figures = draw_records(experiment, mixture, args.records)
         if args.transforms:
-            figures |= draw_transforms(experiment, prepared)
+            figures |= draw_transforms(experiment, mixture)
         for name, figure in figures.items():
             path = Path(args.output) / f"{name}.png"
             plots.save(figure, path)
             print(path)
-    except (ConfigError, FileNotFoundError, DamagedSetError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Several processes that train together, and what only the first of them does."""
+"""Several processes that train together, and what the first of them does for all."""
 
 import os
 from collections.abc import Callable
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
 from ecgssl_jax.settings import ConfigError
@@ -76,6 +78,21 @@ def on_first_process(action: Callable[[], None]) -> None:
         if is_first():
             action()
     finally:
-        # Not a barrier of devices: those give up after half a minute.
-        wait = multihost.get_barrier_sync_fn()
-        wait(key="on_first_process", timeout_ms=_WAIT_SECONDS * 1000)
+        _wait_for_all("on_first_process")
+
+
+def of_first_process(decision: bool) -> bool:
+    """The first process's decision, in all of them.
+
+    For what they find out each for itself, and must do together.
+    """
+    if jax.process_count() == 1:
+        return decision
+    _wait_for_all("of_first_process")
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(decision)))
+
+
+def _wait_for_all(occasion: str) -> None:
+    # Not a barrier of devices: those give up after half a minute.
+    wait = multihost.get_barrier_sync_fn()
+    wait(key=occasion, timeout_ms=_WAIT_SECONDS * 1000)

@@ -33,20 +33,29 @@ _PACKAGES = (
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a half-written last line is left out."""
+    """The lines of a run's metrics.jsonl that are whole.
+
+    A last line that was cut short, as a kill leaves it, is left out without a word:
+    its step is made again. Any other damaged line is left out with a warning.
+    """
     path = Path(workdir) / METRICS
     if not path.exists():
         return []
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        line = None
-        with contextlib.suppress(json.JSONDecodeError):
-            line = json.loads(text)
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            lines.append(line)
-        else:
-            logging.warning("%s: left out a damaged line, such as a kill leaves", path)
-    return lines
+    *texts, last = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    # Every line ends with a newline: what follows the last one was cut short.
+    lines = [_parse_line(text) for text in texts]
+    for number in [n for n, line in enumerate(lines, 1) if line is None]:
+        logging.warning("%s: left out line %d, which is damaged", path, number)
+    return [line for line in [*lines, _parse_line(last)] if line is not None]
+
+
+def _parse_line(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    whole = isinstance(line, dict) and isinstance(line.get("step"), int)
+    return line if whole else None
 
 
 class MetricWriter:

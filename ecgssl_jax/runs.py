@@ -8,14 +8,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from ecgssl_jax import assembly, checkpoint
+from ecgssl_jax import assembly, sharding
+from ecgssl_jax.checkpoint_manifest import DamagedCheckpointError
+from ecgssl_jax.checkpoint_reading import load_params
+from ecgssl_jax.data.mixture import check_crop
 from ecgssl_jax.data.prepared import PreparedSet
+from ecgssl_jax.data.text import Vocabulary
+from ecgssl_jax.evaluation.features import (
+    FeatureFunction,
+    extract,
+    make_feature_function,
+)
 from ecgssl_jax.experiment import Experiment, parse
-from ecgssl_jax.manifest import DamagedCheckpointError
+from ecgssl_jax.experiment import Mesh as MeshSettings
+from ecgssl_jax.leads import LEADS
 from ecgssl_jax.methods.base import Method
-from ecgssl_jax.optim import path_string
 from ecgssl_jax.reporting import read_metrics
+from ecgssl_jax.rules import path_string
 from ecgssl_jax.settings import ConfigError
 
 
@@ -27,13 +38,18 @@ class Run:
       experiment: the config that the checkpoint was saved with.
       checkpoint: folder of the step that was read.
       step: updates made.
-      data: name, rate, leads and content_hash of the set that it was trained on.
+      data: of each set that it was trained on, by name and in the order of
+        `experiment.data.components`: name, rate, leads and content_hash.
+      evaluated: the same of each evaluator's set, by the evaluator's name.
+      vocabulary: of methods that read reports, the tokens that they know.
     """
 
     experiment: Experiment
     checkpoint: Path
     step: int
-    data: Mapping[str, Any]
+    data: Mapping[str, Mapping[str, Any]]
+    evaluated: Mapping[str, Mapping[str, Any]]
+    vocabulary: Vocabulary | None
 
     @property
     def is_best(self) -> bool:
@@ -62,24 +78,26 @@ def open_run(workdir: str | Path, which: str = "best") -> tuple[Run, Any]:
     if which == "best" and any(_steps(workdir / "best")):
         folder = workdir / "best"
     try:
-        params, meta = checkpoint.load_params(str(folder), subtree="params")
+        params, meta = load_params(str(folder), subtree="params")
     except DamagedCheckpointError as error:
         if folder.name != "best":
             raise
         raise DamagedCheckpointError(
             f"{error} The newest checkpoint is read with --checkpoint=newest."
         ) from error
-    if not {"config", "data"} <= meta.keys():
+    if not {"config", "data", "evaluated", "tokens"} <= meta.keys():
         raise ConfigError(
             f"the checkpoint in {folder} does not say what it is of; it was not "
-            "written by python -m ecgssl_jax.main"
+            "written by python -m ecgssl_jax.main, or by an earlier version of it"
         )
-    step = int(meta["step"])
+    step, vocabulary = int(meta["step"]), meta["tokens"].get("vocabulary")
     run = Run(
         experiment=parse(meta["config"]),
         checkpoint=folder / str(step),
         step=step,
         data=meta["data"],
+        evaluated=meta["evaluated"],
+        vocabulary=None if vocabulary is None else Vocabulary.from_json(vocabulary),
     )
     return run, params
 
@@ -89,13 +107,12 @@ def _steps(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def example_batch(experiment: Experiment, prepared: PreparedSet) -> dict[str, Any]:
-    """A batch of zeros with the shapes that the method is initialised with."""
-    data = dataclasses.replace(experiment.data, folds=None)
-    experiment = dataclasses.replace(experiment, data=data)
-    zeros = assembly.make_pipeline(experiment, prepared).shapes()
-    # As `signals.prepare` makes it of the stored integers.
-    return zeros | {"ecg": np.zeros(zeros["ecg"].shape, np.float32)}
+def example_row(experiment: Experiment) -> dict[str, Any]:
+    """One row of zeros to initialise the method with: only its shape matters.
+
+    A method is initialised by the signals alone: no pipeline, and no TensorFlow.
+    """
+    return {"ecg": np.zeros((1, experiment.data.crop, len(LEADS)), np.float32)}
 
 
 def random_parameters(method: Method, example: Any, seed: int) -> tuple[Any, Any]:
@@ -114,7 +131,7 @@ def trained_parameters(
     shapes = jax.eval_shape(method.init, jax.random.key(0), example)
     extra = {}
     if jax.tree.leaves(shapes[1]):
-        extra, _ = checkpoint.load_params(str(run.checkpoint), subtree="extra")
+        extra, _ = load_params(str(run.checkpoint), subtree="extra")
     return (
         _structured(params, shapes[0], f"{run.checkpoint}: params"),
         _structured(extra, shapes[1], f"{run.checkpoint}: extra"),
@@ -135,6 +152,95 @@ def _structured(found: Any, shapes: Any, where: str) -> Any:
             )
     leaves = [jnp.asarray(arrays[path]) for path in expected]
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FrozenEncoder:
+    """An encoder, with what its checkpoint says of how to prepare ECGs for it.
+
+    Attributes:
+      run: read back from its workdir.
+      method: the run's.
+      parameters: (params, extra) of the method.
+      function, mesh: the method's features, jitted, and the devices for it.
+    """
+
+    run: Run
+    method: Method
+    parameters: tuple[Any, Any]
+    function: FeatureFunction
+    mesh: Mesh
+
+    def encode(
+        self, prepared: PreparedSet, rows: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Features of the records `rows` of a set, of all of them by default.
+
+        Signals are normalised by the set's own statistics, as in training.
+
+        Returns:
+          'pooled' [n, D] float32, in the order of `rows`, a mean over the windows of
+          records that are longer than the crop; with tokens, also those of
+          `evaluation.features.extract`.
+
+        Raises:
+          ConfigError: as `check`.
+          DamagedSetError: a record does not match its checksum.
+        """
+        self.check(prepared)
+        return extract(
+            self.function,
+            *self.parameters,
+            prepared,
+            np.arange(len(prepared)) if rows is None else rows,
+            crop=self.run.experiment.data.crop,
+            batch_size=256,
+            mesh=self.mesh,
+        )
+
+    def check(self, prepared: PreparedSet) -> None:
+        """Raises ConfigError unless the set has the rate and length for the encoder."""
+        name, trained = next((name, x["rate"]) for name, x in self.run.data.items())
+        if prepared.rate != trained:
+            raise ConfigError(
+                f"{prepared.name} has {prepared.rate:g} Hz, the encoder was trained at "
+                f"{trained:g} Hz ({name}); prepare it again with --rate={trained:g}"
+            )
+        check_crop(prepared, self.run.experiment.data.crop)
+
+    def random(self, seed: int) -> "FrozenEncoder":
+        """The same encoder before any training: what a run of this seed starts from."""
+        example = example_row(self.run.experiment)
+        parameters = random_parameters(self.method, example, seed)
+        return dataclasses.replace(self, parameters=parameters)
+
+
+def load_encoder(
+    workdir: str | Path, which: str = "best", *, tokens: bool = False
+) -> FrozenEncoder:
+    """The encoder of a run's checkpoint, verified.
+
+    Args:
+      which: as for `open_run`.
+      tokens: whether `encode` gives the tokens too.
+
+    Raises:
+      FileNotFoundError, DamagedCheckpointError, ConfigError: as `open_run` and
+        `trained_parameters`.
+    """
+    run, params = open_run(workdir, which)
+    method = assembly.make_method(run.experiment)
+    example = example_row(run.experiment)
+    mesh = sharding.make_mesh(MeshSettings())
+    return FrozenEncoder(
+        run=run,
+        method=method,
+        parameters=trained_parameters(run, params, method, example),
+        function=make_feature_function(
+            method, mesh, clip=run.experiment.data.clip, tokens=tokens
+        ),
+        mesh=mesh,
+    )
 
 
 def training_summary(workdir: str | Path) -> dict[str, float]:

@@ -7,10 +7,12 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
+from ecgssl_jax.errors import UserError
+
 T = TypeVar("T")
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A config that cannot be run; says which key, what was found, what to change."""
 
 
@@ -69,6 +71,8 @@ def changes(before: Any, after: Any, path: str = "config") -> Iterator[str]:
 def _as_lists(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_as_lists(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _as_lists(item) for key, item in value.items()}
     return value
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ecgssl_jax.experiment import Mesh
-from ecgssl_jax.optim import match_rules, path_string
+from ecgssl_jax.rules import match_rules, path_string
 from ecgssl_jax.settings import ConfigError
 
 AXES = ("data", "fsdp", "tensor")
@@ -78,6 +78,20 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def one_for_each_device(value: bool, mesh: jax.sharding.Mesh) -> jax.Array:
+    """[devices] bool: an entry on every device, with the value of its process.
+
+    Split over all axes of the mesh, because of an array that two processes hold copies
+    of, each would read its own value.
+    """
+
+    def entries(index):
+        return np.full(mesh.size, value)[index]
+
+    sharding = NamedSharding(mesh, PartitionSpec(AXES))
+    return jax.make_array_from_callback((mesh.size,), sharding, entries)
 
 
 def tree_shardings(tree: Any, mesh: jax.sharding.Mesh, rules: Rules) -> Any:

@@ -6,79 +6,43 @@ The order within step s (counted from 0), in every run:
      stop if its loss or gradient was not finite (that update was not applied);
   3. log, evaluate and save what is due at step s + 1.
 
-SIGTERM or Ctrl-C to any process travels with that process's rows of the next batch:
-every process reads of it in the metrics of the same step, saves, and exits.
+SIGTERM or Ctrl-C to any process travels beside the next batch, in the entries of that
+process's devices: every process reads of it in the metrics of the same step, saves,
+and exits.
 """
 
 import contextlib
 import dataclasses
-import functools
 import json
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 from absl import logging
 
-from ecgssl_jax import reporting, sharding
+from ecgssl_jax import processes, reporting, sharding
 from ecgssl_jax.checkpoint import Checkpointer
-from ecgssl_jax.evaluation.online import Evaluator
+from ecgssl_jax.checkpoint_manifest import DamagedCheckpointError
+from ecgssl_jax.errors import UserError
 from ecgssl_jax.experiment import Experiment
-from ecgssl_jax.manifest import DamagedCheckpointError
-from ecgssl_jax.methods.base import Method
-from ecgssl_jax.optim import make_optimiser, schedules
 from ecgssl_jax.settings import ConfigError, changes
-from ecgssl_jax.signals import Statistics, prepare
-from ecgssl_jax.state import TrainState, abstract_state, make_init
+from ecgssl_jax.state import TrainState
+from ecgssl_jax.step import STOP, Setup, set_up
+from ecgssl_jax.task import Batch, Task
 
-Batch = Mapping[str, Any]
-
-_STOP = "stop_requested"
 _SIGTERM_EXIT = 128 + signal.SIGTERM
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(UserError, RuntimeError):
     """A loss or gradient that is not finite; the update was not applied."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
-    """What to train, on what: all that `train` needs besides the experiment.
-
-    Attributes:
-      method: the objective.
-      statistics: of the prepared sets.
-      example: one global batch, as `materialise` completes it; only its shapes and
-        dtypes matter.
-      batches: (start, stop, rows) -> an iterator of the batches of those steps, only
-        the given rows of each; NumPy arrays. If it has a `close`, that is called
-        however the run ends.
-      evaluators: name -> evaluator.
-      make_views: (rng, batch, statistics) -> the views of `config.views`, as the
-        method has them; None where it asks for none.
-      materialise: completes a batch within the step, such as by fetching its
-        signals from `resident`; None where batches are complete.
-      resident: () -> arrays that stay on the devices for `materialise`.
-      meta: what the parameters belong to, such as the signals' sampling rate; kept
-        in every checkpoint.
-    """
-
-    method: Method
-    statistics: Statistics
-    example: Batch
-    batches: Callable[[int, int, slice], Iterator[Batch]]
-    evaluators: Mapping[str, Evaluator] = dataclasses.field(default_factory=dict)
-    make_views: Callable[[jax.Array, Batch, Statistics], Any] | None = None
-    materialise: Callable[[Batch, Any], Batch] | None = None
-    resident: Callable[[], Any] | None = None
-    meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+class DeviceMemoryError(UserError, RuntimeError):
+    """A run that the memory of the devices is too small for."""
 
 
 def train(
@@ -97,64 +61,44 @@ def train(
     Raises:
       TrainingDiverged: at the first loss or gradient that is not finite.
       ConfigError: a batch or rules that do not fit the mesh; more steps in
-        `workdir` than the experiment has, or a run on other data.
+        `workdir` than the experiment has, or a run on other data or tokens.
       CheckpointError: no intact checkpoint in `workdir`, or one of another model.
       CheckpointWriteError: a checkpoint could not be written.
+      DeviceMemoryError: a device has too little memory.
       SystemExit: with code 143 after SIGTERM or Ctrl-C; the state is saved.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     meta = {**task.meta, **(meta or {})}
+    kept = {**meta, "tokens": task.tokens}  # of checkpoints; too much for run.json
 
-    # ---- Mesh ----
-    mesh = sharding.make_mesh(experiment.mesh)
-    accumulate = experiment.optim.accumulate
-    sharding.check_batch(experiment.batch_size, mesh, accumulate=accumulate)
-    batch_sharding = sharding.batch_sharding(mesh)
-    rows = sharding.process_rows(batch_sharding, experiment.batch_size)
-
-    # ---- State: shapes, then shardings, then arrays ----
-    optimiser = make_optimiser(experiment.optim, experiment.steps)
-    clip = experiment.data.clip
-    init = make_init(task.method, optimiser, task.statistics, clip=clip)
-    example = jax.eval_shape(dict, task.example)
-    rules = experiment.rules or sharding.TRANSFORMER_RULES
-    abstract = abstract_state(init, example, mesh, rules)
-    shardings = jax.tree.map(lambda x: x.sharding, abstract)
-
-    # ---- Restore ----
-    saved = Checkpointer(str(workdir / "checkpoints"), keep=experiment.checkpoint.keep)
-    # Two, so that going back beyond the best one finds the one before.
-    best = Checkpointer(str(workdir / "best"), keep=2)
-    with contextlib.ExitStack() as stack:
+    setup = set_up(experiment, task)
+    with _exhausted_memory_explained(experiment), contextlib.ExitStack() as stack:
+        # ---- Restore ----
+        keep = experiment.checkpoint.keep
+        saved = Checkpointer(str(workdir / "checkpoints"), keep=keep)
         stack.callback(saved.close)
+        # Two, so that going back beyond the best one finds the one before.
+        best = Checkpointer(str(workdir / "best"), keep=2)
         stack.callback(best.close)
-        restored = saved.restore(abstract)
-        if restored is None:
-            state, progress = _first_state(init, example, shardings, experiment), {}
-        else:
-            state, progress = restored
+        state, progress = saved.restore(setup.abstract) or (setup.first(), {})
         start = int(state.step)
         best.discard_after(start)
         parameters = sum(x.size for x in jax.tree.leaves(state.params))
         reporting.say(
-            f"{parameters / 1e6:.2f} M parameters, mesh {dict(mesh.shape)}, "
+            f"{parameters / 1e6:.2f} M parameters, mesh {dict(setup.mesh.shape)}, "
             f"{experiment.steps} steps of {experiment.batch_size}"
         )
+        _check_method(progress, kept, workdir)
         if start >= experiment.steps:
             _already_finished(workdir, start, experiment.steps)
             return state
         if start:
-            reporting.say(f"continuing {workdir} at step {start}")
-            _check_data(progress.get("data"), meta.get("data"), workdir)
-            for part in ("config", "evaluated"):
-                for change in changes(progress.get(part), meta.get(part), part):
-                    reporting.say(f"changed since that step: {change}")
+            _check_continued(progress, kept, workdir)
         if jax.process_index() == 0:
             reporting.write_description(workdir, {"start": start, **meta})
 
         # ---- Loop ----
-        update = make_update(experiment, task, mesh, shardings)
         writer = reporting.MetricWriter(workdir, step=start)
         stack.callback(writer.close)
         loop = _Loop(
@@ -164,64 +108,79 @@ def train(
             best=best,
             writer=writer,
             clock=reporting.Clock(progress.get("elapsed_seconds", 0.0)),
-            meta=meta,
+            meta=kept,
             best_score=_score_of(best, meta),
         )
         stop = stack.enter_context(_stop_on_signal())
         resident = None if task.resident is None else task.resident()
-        batches = task.batches(start, experiment.steps, rows)
+        batches = task.batches(start, experiment.steps, setup.rows)
         # Ends the pipeline's threads before the interpreter does.
         stack.callback(getattr(batches, "close", lambda: None))
-        pending, stopping = None, False
-        loop.clock.start()
-        for step in range(start, experiment.steps):
-            local = next(batches, None)
-            if local is None:
-                raise ValueError(f"the batches end before step {step + 1}")
-            batch = sharding.to_devices(
-                {**local, _STOP: np.full(rows.stop - rows.start, stop.is_set())},
-                batch_sharding,
-                experiment.batch_size,
-                rows.start,
+        return _make_steps(loop, setup, state, start, batches, resident, stop)
+
+
+def _make_steps(
+    loop: "_Loop",
+    setup: Setup,
+    state: TrainState,
+    start: int,
+    batches: Iterator[Batch],
+    resident: Any,
+    stop: threading.Event,
+) -> TrainState:
+    """All steps from `start` on, in the order that this file's docstring gives."""
+    steps = loop.experiment.steps
+    calm, alarmed = (
+        sharding.one_for_each_device(flag, setup.mesh) for flag in (False, True)
+    )
+    pending, stopping = None, False
+    loop.clock.start()
+    for step in range(start, steps):
+        local = next(batches, None)
+        if local is None:
+            raise ValueError(f"the batches end before step {step + 1}")
+        batch = setup.put(local)
+        loop.clock.got_data()
+        signalled = alarmed if stop.is_set() else calm
+        state, metrics = setup.update(state, batch, resident, signalled)
+        if step == start:
+            loop.clock.start()  # compiling is not a step's time
+        if pending is not None:
+            stopping = loop.read(*pending)
+        pending = (step + 1, metrics)
+        due = stopping or loop.due(step + 1)
+        if due:
+            stopping |= loop.read(*pending)
+            pending = None
+        loop.clock.stepped()
+        if due:
+            loop.after(step + 1, state, save=stopping)
+            loop.clock.start()
+        if stopping and step + 1 < steps:
+            loop.wait()
+            reporting.say(
+                f"stopped by a signal; step {step + 1} is saved, the same command "
+                "continues there"
             )
-            loop.clock.got_data()
-            state, metrics = update(state, batch, resident)
-            if step == start:
-                loop.clock.start()  # compiling is not a step's time
-            if pending is not None:
-                stopping = loop.read(*pending)
-            pending = (step + 1, metrics)
-            due = stopping or loop.due(step + 1)
-            if due:
-                stopping |= loop.read(*pending)
-                pending = None
-            loop.clock.stepped()
-            if due:
-                loop.after(step + 1, state, save=stopping)
-                loop.clock.start()
-            if stopping and step + 1 < experiment.steps:
-                best.wait()
-                saved.wait()
-                reporting.say(
-                    f"stopped by a signal; step {step + 1} is saved, the same command "
-                    "continues there"
-                )
-                raise SystemExit(_SIGTERM_EXIT)
-        # While a signal still waits for what is being written.
-        best.wait()
-        saved.wait()
+            raise SystemExit(_SIGTERM_EXIT)
+    # While a signal still waits for what is being written.
+    loop.wait()
     return state
 
 
-def _first_state(
-    init: Callable, example: Batch, shardings: Any, experiment: Experiment
-) -> TrainState:
-    def first(rng):
-        zeros = {name: jnp.zeros(x.shape, x.dtype) for name, x in example.items()}
-        return init(rng, zeros)
-
-    # With the step's own shardings, or the second step would compile again.
-    return jax.jit(first, out_shardings=shardings)(jax.random.key(experiment.seed))
+def _check_method(
+    before: Mapping[str, Any], now: Mapping[str, Any], workdir: Path
+) -> None:
+    """Raises ConfigError where the run so far was one of another method."""
+    was, now_is = (
+        ((meta.get("config") or {}).get("method") or {}).get("name")
+        for meta in (before, now)
+    )
+    if was is not None and was != now_is:
+        raise ConfigError(
+            f"{workdir} holds a run of the method {was!r}, not of {now_is!r}; choose "
+            "another workdir"
+        )
 
 
 def _already_finished(workdir: Path, start: int, steps: int) -> None:
@@ -236,15 +195,38 @@ def _already_finished(workdir: Path, start: int, steps: int) -> None:
     )
 
 
-def _check_data(saved: Any, found: Any, workdir: Path) -> None:
-    """Raises ConfigError unless the prepared set is the one that the run began with."""
-    differing = list(changes(saved, found, "data"))
-    if saved is not None and differing:
+def _check_continued(
+    before: Mapping[str, Any], now: Mapping[str, Any], workdir: Path
+) -> None:
+    """Says what has changed since the checkpoint was saved, as far as that may be.
+
+    Args:
+      before: of that checkpoint, its `meta`.
+      now: of this run, what it will save as such.
+
+    Raises:
+      ConfigError: prepared sets or tokens that are not those of the run so far.
+    """
+    reporting.say(f"continuing {workdir} at step {before['step']}")
+    if "data" in before:
+        differing = list(changes(before["data"], now.get("data"), "data"))
+        if differing:
+            raise ConfigError(
+                f"{workdir} was trained on other data than the prepared sets that are "
+                f"there now ({'; '.join(differing)}); bring those back, or choose "
+                "another workdir"
+            )
+    if "tokens" in before and any(changes(before["tokens"], now["tokens"])):
+        # Not what differs: a vocabulary is as long as a book.
         raise ConfigError(
-            f"{workdir} was trained on other data than the prepared set that is there "
-            f"now ({'; '.join(differing)}); bring that set back, or choose another "
-            "workdir"
+            f"{workdir} was trained with another vocabulary than the prepared sets "
+            "give now: what it learnt of a token would go to another one; bring back "
+            "the sets and the version of this package that the run began with, or "
+            "choose another workdir"
         )
+    for part in ("config", "evaluated"):
+        for change in changes(before.get(part), now.get(part), part):
+            reporting.say(f"changed since that step: {change}")
 
 
 def _score_of(best: Checkpointer, meta: Mapping[str, Any]) -> float | None:
@@ -276,90 +258,6 @@ def _scored_by(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {"best": best, "evaluators": evaluators, "sets": sets}
 
 
-def make_update(
-    experiment: Experiment, task: Task, mesh: jax.sharding.Mesh, shardings: Any
-) -> Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, jax.Array]]]:
-    """The jitted step: (state, batch, resident) -> state, metrics.
-
-    It donates the state.
-    """
-    method, settings = task.method, experiment.optim
-    optimiser = make_optimiser(settings, experiment.steps)
-    learning_rate, weight_decay = schedules(settings, experiment.steps)
-
-    def update(state: TrainState, batch: Batch, resident: Any):
-        rng = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
-        batch = dict(batch)
-        stopping = batch.pop(_STOP, np.zeros((), bool)).any()
-        if task.materialise is not None:
-            batch = dict(task.materialise(batch, resident))
-        if task.make_views is not None:
-            views_rng, rng = jax.random.split(rng)
-            views = task.make_views(views_rng, batch, state.statistics)
-            batch["views"] = views
-        batch["ecg"] = prepare(batch, state.statistics, clip=experiment.data.clip)
-        loss_and_gradient = jax.value_and_grad(method.loss, has_aux=True)
-        loss, extra, metrics, gradient = _accumulate(
-            loss_and_gradient, state, batch, rng, settings.accumulate
-        )
-        gradient_norm = optax.tree.norm(gradient)
-        updates, optimiser_state = optimiser.update(
-            gradient, state.optimiser, state.params
-        )
-        params = optax.apply_updates(state.params, updates)
-        extra = method.after_update(params, extra, state.step + 1)
-        healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
-        new = dataclasses.replace(
-            state,
-            step=state.step + 1,
-            params=params,
-            extra=extra,
-            optimiser=optimiser_state,
-        )
-        new = jax.tree.map(functools.partial(jnp.where, healthy), new, state)
-        metrics = {
-            **metrics,
-            "loss": loss,
-            "gradient_norm": gradient_norm,
-            "learning_rate": learning_rate(state.step),
-            "weight_decay": weight_decay(state.step),
-            "healthy": healthy,
-            _STOP: stopping,
-        }
-        return dataclasses.replace(new, healthy=healthy), metrics
-
-    everywhere = sharding.replicated(mesh)
-    return jax.jit(update, donate_argnums=0, out_shardings=(shardings, everywhere))
-
-
-def _accumulate(loss_and_gradient, state, batch, rng, parts: int):
-    """Mean loss, metrics and gradient over micro-batches, one after the other."""
-    if parts == 1:
-        (loss, (extra, metrics)), gradient = loss_and_gradient(
-            state.params, state.extra, batch, rng
-        )
-        return loss, extra, metrics, gradient
-
-    def split(x):
-        # Row r goes to part r mod parts: every device keeps its own rows.
-        return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
-
-    def one(carry, inputs):
-        extra, total = carry
-        part, number = inputs
-        (loss, (extra, metrics)), gradient = loss_and_gradient(
-            state.params, extra, part, jax.random.fold_in(rng, number)
-        )
-        total = jax.tree.map(lambda t, g: t + g / parts, total, gradient)
-        return (extra, total), (loss, metrics)
-
-    zero = jax.tree.map(jnp.zeros_like, state.params)
-    (extra, gradient), (losses, metrics) = jax.lax.scan(
-        one, (state.extra, zero), (jax.tree.map(split, batch), jnp.arange(parts))
-    )
-    return losses.mean(), extra, jax.tree.map(jnp.mean, metrics), gradient
-
-
 @dataclasses.dataclass(kw_only=True)
 class _Loop:
     """What happens between steps, and what it remembers."""
@@ -381,7 +279,7 @@ class _Loop:
           TrainingDiverged: the step's loss or gradient is not finite.
         """
         values = {k: float(v) for k, v in jax.device_get(dict(metrics)).items()}
-        stopping = bool(values.pop(_STOP))
+        stopping = bool(values.pop(STOP))
         if not values.pop("healthy"):
             raise TrainingDiverged(
                 f"training diverged at step {step}: loss {values['loss']}, gradient "
@@ -394,6 +292,11 @@ class _Loop:
             )
         self.last = values
         return stopping
+
+    def wait(self) -> None:
+        """Blocks until all that is being saved is on disk."""
+        self.best.wait()
+        self.saved.wait()
 
     def due(self, step: int) -> bool:
         """Whether anything happens after `step` updates."""
@@ -426,9 +329,12 @@ class _Loop:
 
     def _keep_best(self, step: int, state: TrainState, values: Mapping[str, float]):
         score = values.get(self.experiment.checkpoint.best)
-        if score is None or not math.isfinite(score):
+        if score is None:
             return
-        if self.best_score is None or score > self.best_score:
+        better = self.best_score is None or score > self.best_score
+        # Every process fits a probe of its own, and rounds it in its own way; but they
+        # save together.
+        if processes.of_first_process(better and math.isfinite(score)):
             self.best_score = score
             self.best.save(step, state, self._progress())
 
@@ -439,6 +345,25 @@ class _Loop:
             "elapsed_seconds": self.clock.elapsed,
             "best_score": self.best_score,
         }
+
+
+@contextlib.contextmanager
+def _exhausted_memory_explained(experiment: Experiment) -> Iterator[None]:
+    """Raises DeviceMemoryError where JAX finds no memory on a device."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        found = str(error).splitlines()[0][:300]
+        raise DeviceMemoryError(
+            f"the memory of a device is exhausted ({found}). Lower config.batch_size, "
+            f"now {experiment.batch_size}; or compute each step in parts, by "
+            f"config.optim.accumulate={2 * experiment.optim.accumulate}, where the "
+            "method allows it; or have transformers compute activations twice, by "
+            "config.model.remat=True; or keep the data set out of that memory, by "
+            f"config.data.cache='host', now {experiment.data.cache!r}"
+        ) from error
 
 
 @contextlib.contextmanager

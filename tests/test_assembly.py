@@ -1,5 +1,6 @@
 """From configs to tasks: what is checked, in which order, and what is made."""
 
+import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,18 +11,23 @@ import pytest
 from ecgssl_jax import assembly
 from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.data.readers.synthetic import synthetic_source
-from ecgssl_jax.data.text import canonical_texts, open_vocabulary
+from ecgssl_jax.data.reports import canonical_texts
+from ecgssl_jax.data.text import Texts, Vocabulary, open_vocabulary
 from ecgssl_jax.data.writing import Settings, prepare_dataset
-from ecgssl_jax.experiment import parse
+from ecgssl_jax.experiment import Mesh, parse
+from ecgssl_jax.reporting import read_metrics
 from ecgssl_jax.settings import ConfigError
+from ecgssl_jax.train import train
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Prepared sets: 'synthetic' at 100 Hz, 'slow' at 50 Hz."""
+    """Prepared sets: 'synthetic' and 'other' at 100 Hz, 'slow' at 50 Hz."""
     folder = tmp_path_factory.mktemp("assembly")
     quiet = dict(report=lambda text: None)
     prepare_dataset(synthetic_source(30), folder / "synthetic", **quiet)
+    other = synthetic_source(20, seed=1)
+    prepare_dataset(other, folder / "other", settings=Settings(scale=0.002), **quiet)
     slow = Settings(rate=50.0)
     prepare_dataset(synthetic_source(30), folder / "slow", settings=slow, **quiet)
     return folder
@@ -130,6 +136,177 @@ def test_a_crop_longer_than_the_records_is_an_error(root):
         assembly.make_task(experiment(root, data=dict(crop=2000)))
 
 
+def test_a_view_that_the_encoder_cannot_take_is_named_before_the_run(root):
+    settings = of_method(root, name="clocs")
+    halves = dataclasses.replace(settings.data, crop=220)
+    with pytest.raises(ConfigError, match="20 does not divide the 110 samples"):
+        assembly.make_task(dataclasses.replace(settings, data=halves))
+
+
+@pytest.mark.parametrize("batch_size", [1, 400])
+def test_a_batch_that_holds_nothing_to_tell_apart_is_refused(root, batch_size):
+    settings = of_method(root, name="clocs")
+    settings = dataclasses.replace(
+        settings, batch_size=batch_size, mesh=Mesh(data=1, fsdp=1)
+    )
+    message = f"batch_size: {batch_size}, but clocs tells .* no more than the"
+    with pytest.raises(ConfigError, match=message):
+        assembly.check_compared(
+            settings,
+            assembly.make_method(settings),
+            assembly.open_mixture(settings.data),
+            None,
+        )
+
+
+def test_reports_that_are_all_in_other_folds_are_refused(root):
+    settings = of_method(root, name="meclip")
+    mixture = assembly.open_mixture(settings.data)
+    ids = np.zeros(len(mixture), np.int32)
+    ids[mixture.records] = -1
+    texts = Texts(tokens=np.zeros((2, 4), np.int32), ids=ids, num_tokens=ids)
+    with pytest.raises(ConfigError, match="none of the .* records to train on has a"):
+        assembly.check_compared(
+            settings, assembly.make_method(settings), mixture, texts
+        )
+    ids[mixture.records[0]] = 0
+    assembly.check_compared(settings, assembly.make_method(settings), mixture, texts)
+
+
+# ---- Methods of one's own ----
+
+OWN_METHOD = """
+import dataclasses
+from ecgssl_jax.methods import simclr
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(simclr.Settings):
+    own: int = 1
+
+build = simclr.build
+"""
+
+
+def test_a_method_may_be_a_module_of_ones_own(tmp_path, monkeypatch, root):
+    (tmp_path / "my_methods").mkdir()
+    (tmp_path / "my_methods" / "mine.py").write_text(OWN_METHOD)
+    (tmp_path / "my_methods" / "empty.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    views = ((), ())
+
+    def make(name):
+        own = dataclasses.replace(of_method(root, name=name, own=3), views=views)
+        return assembly.make_method(own)
+
+    assert make("my_methods.mine").settings.own == 3
+    with pytest.raises(ConfigError, match="has no Settings and no build"):
+        make("my_methods.empty")
+    with pytest.raises(ConfigError, match=r"my_methods.mein cannot be imported"):
+        make("my_methods.mein")
+    (tmp_path / "my_methods" / "broken.py").write_text("import no_such_package")
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        make("my_methods.broken")
+
+
+# ---- Mixtures ----
+
+
+def mixture_of(root, *components, **data):
+    settings = of_method(root, name="clocs")
+    values = dict(root=str(root), crop=200, mixture=components, **data)
+    config = dict(steps=4, batch_size=8, model=settings.model, method=settings.method)
+    return parse({**config, "data": values})
+
+
+def test_each_set_of_a_mixture_has_its_own_statistics(root):
+    parts = (dict(name="synthetic", folds=(1, 2, 3)), dict(name="other"))
+    task = assembly.make_task(mixture_of(root, *parts))
+    sets = [open_prepared(root / name) for name in ("synthetic", "other")]
+    for name in ("mean", "std"):
+        table = getattr(task.statistics, name)
+        expected = np.stack([getattr(prepared, name) for prepared in sets])
+        np.testing.assert_allclose(table, expected, rtol=1e-6)
+    np.testing.assert_allclose(task.statistics.scale[:, 0], [s.scale for s in sets])
+    assert list(task.meta["data"]) == ["synthetic", "other"]
+    for batch in task.batches(0, 3, slice(None)):
+        first = batch["source"] == 0
+        assert set(sets[0].index["fold"][batch["record"][first]]) <= {1, 2, 3}
+        assert (batch["record"][~first] >= len(sets[0])).all()
+
+
+def test_a_run_is_not_continued_with_its_sets_in_another_order(root, tmp_path):
+    """Rows are normalised by the number of their set."""
+    parts = (dict(name="synthetic"), dict(name="other"))
+    first = dataclasses.replace(mixture_of(root, *parts), steps=1)
+    train(first, assembly.make_task(first), tmp_path)
+    turned = dataclasses.replace(mixture_of(root, *parts[::-1]), steps=2)
+    with pytest.raises(ConfigError, match="data.synthetic.source: 0 -> 1"):
+        train(turned, assembly.make_task(turned), tmp_path)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_workdir_of_another_method_is_refused(root, tmp_path, steps):
+    """Whether that run is finished or not."""
+    settings = dataclasses.replace(of_method(root, name="clocs"), steps=1)
+    task = assembly.make_task(settings)
+    train(settings, task, tmp_path, meta={"config": {"method": {"name": "clocs"}}})
+    other = {"config": {"method": {"name": "simclr"}}}
+    settings = dataclasses.replace(settings, steps=steps)
+    with pytest.raises(ConfigError, match="of the method 'clocs', not of 'simclr'"):
+        train(settings, task, tmp_path, meta=other)
+
+
+def test_a_mixture_without_weights_follows_the_sizes(root):
+    parts = (dict(name="synthetic", folds=(1, 2, 3)), dict(name="other"))
+    opened = assembly.open_mixture(mixture_of(root, *parts).data)
+    taken = np.isin(opened.sets[0].index["fold"], (1, 2, 3)).sum()
+    assert opened.shares == pytest.approx((taken / (taken + 20), 20 / (taken + 20)))
+    weighted = [dict(part, weight=w) for part, w in zip(parts, (1, 3), strict=True)]
+    opened = assembly.open_mixture(mixture_of(root, *weighted).data)
+    assert opened.shares == pytest.approx((0.25, 0.75))
+
+
+@pytest.mark.parametrize(
+    ("parts", "data", "message"),
+    [
+        ([dict(name="other"), dict(name="other")], {}, "other occurs more than once"),
+        ([dict(name="other", weight=1), dict(name="slow")], {}, "in all .* or in none"),
+        ([dict(name="other", weight=0)], {}, "positive number, found 0"),
+        ([dict(name="other", fold=(1,))], {}, "did you mean 'folds'"),
+        ([dict(name="other")], dict(folds=(1,)), "each set of a mixture has folds"),
+        ([dict(name="other"), dict(name="slow")], {}, "other has 100 Hz, slow 50 Hz"),
+        ([dict(name="other", folds=(99,))], {}, r"mixture\[0\].folds: .* no fold"),
+    ],
+)
+def test_a_mixture_that_does_not_fit_is_named(root, parts, data, message):
+    with pytest.raises(ConfigError, match=message):
+        assembly.open_mixture(mixture_of(root, *parts, **data).data)
+
+
+def test_labels_and_texts_of_a_mixture_are_those_of_its_records(root):
+    parts = (dict(name="synthetic", weight=1), dict(name="other", weight=1))
+    sets = [open_prepared(root / part["name"]) for part in parts]
+    labels = np.concatenate([each.index["labels"] for each in sets])
+    reports = np.concatenate([each.index["text"] for each in sets])
+    canonical = np.array(canonical_texts(reports))
+    for method in (dict(name="supervised", num_labels=20), dict(name="meclip")):
+        mixture = mixture_of(root, *parts)
+        task = assembly.make_task(dataclasses.replace(mixture, method=method))
+        batch = next(task.batches(0, 1, slice(None)))
+        assert sorted(batch["source"]) == [0] * 4 + [1] * 4
+        if "labels" in batch:
+            np.testing.assert_array_equal(batch["labels"], labels[batch["record"]])
+            continue
+        own = canonical[batch["record"]]
+        equal = batch["text_ids"][:, None] == batch["text_ids"]
+        np.testing.assert_array_equal(equal, own[:, None] == own)
+        vocabulary = Vocabulary.from_json(task.tokens["vocabulary"])
+        tokens, _ = vocabulary.encode(list(reports[batch["record"]]), 64)
+        np.testing.assert_array_equal(
+            batch["text"], tokens[:, : batch["text"].shape[1]]
+        )
+
+
 # ---- Texts and labels ----
 
 
@@ -184,3 +361,23 @@ def test_batches_have_the_labels_of_their_records(root):
 def test_what_the_set_has_not_is_named(root, method, message):
     with pytest.raises(ConfigError, match=message):
         assembly.make_task(of_method(root, **method))
+
+
+def test_a_run_from_the_devices_memory_is_the_one_from_disk(root, tmp_path):
+    """With views and a mixture: what lies on the devices is completed before both."""
+    view = (("random_resized_crop", 1.0), ("gaussian_noise", 0.5))
+    settings = mixture_of(root, dict(name="synthetic"), dict(name="other"))
+    settings = dataclasses.replace(
+        settings,
+        method={"name": "simclr"},
+        views=(view, view),
+    )
+    losses = []
+    for cache in ("none", "device"):
+        data = dataclasses.replace(settings.data, cache=cache)
+        cached = dataclasses.replace(settings, data=data, steps=2, log_every=1)
+        train(cached, assembly.make_task(cached), tmp_path / cache)
+        lines = read_metrics(tmp_path / cache)
+        losses.append([line["loss"] for line in lines])
+    assert len(losses[0]) == 2 and np.isfinite(losses).all()
+    assert losses[0] == losses[1]

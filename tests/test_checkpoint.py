@@ -10,13 +10,9 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ecgssl_jax import checkpoint, manifest
-from ecgssl_jax.checkpoint import (
-    Checkpointer,
-    CheckpointWriteError,
-    load_params,
-    silence_echoes,
-)
+from ecgssl_jax import checkpoint
+from ecgssl_jax import checkpoint_manifest as manifest
+from ecgssl_jax.checkpoint import Checkpointer, CheckpointWriteError, silence_echoes
 
 
 @jax.tree_util.register_dataclass
@@ -379,55 +375,3 @@ def test_an_error_of_the_background_write_is_raised(tmp_path, monkeypatch):
         assert checkpoints.latest_step() == 1
         _, meta = checkpoints.restore(abstract(make_state()))
     assert meta["step"] == 1
-
-
-def test_load_params_finds_checkpoints_in_every_folder(tmp_path):
-    save_steps(tmp_path / "checkpoints", [1, 2])
-    save_steps(tmp_path / "best", [1], keep=1)
-    for path, step in {
-        ".": 2,
-        "checkpoints": 2,
-        "checkpoints/1": 1,
-        "best": 1,
-        "best/1": 1,
-    }.items():
-        tree, meta = load_params(tmp_path / path)
-        assert meta["step"] == step
-        state = make_state(step)
-        assert set(tree) == {"step", "params", "opt_state", "key"}
-        for name, array in state.params.items():
-            assert tree["params"][name].dtype == array.dtype
-            np.testing.assert_array_equal(tree["params"][name], np.asarray(array))
-        np.testing.assert_array_equal(tree["key"], jax.random.key_data(state.key))
-        assert tree["opt_state"]["1"]["1"].shape == (0, 3)
-
-
-def test_load_params_reads_a_subtree(tmp_path):
-    save_steps(tmp_path, [1])
-    bias = np.asarray(make_state(1).params["bias"])
-    params, _ = load_params(tmp_path, subtree="params")
-    assert set(params) == {"kernel", "bias"}
-    np.testing.assert_array_equal(params["bias"], bias)
-    alone, _ = load_params(tmp_path, subtree="params/bias")
-    np.testing.assert_array_equal(alone, bias)
-    with pytest.raises(KeyError, match=r"nothing under 'extra'.*'params'"):
-        load_params(tmp_path, subtree="extra")
-
-
-def test_load_params_verifies_and_says_which_it_read(tmp_path, caplog):
-    save_steps(tmp_path, [1, 2])
-    flip_bit(data_file(tmp_path / "2"))
-    _, meta = load_params(tmp_path)
-    assert meta["step"] == 1
-    assert "/2 is damaged" in errors(caplog)[0]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
-    with pytest.raises(manifest.DamagedCheckpointError, match="no intact checkpoint"):
-        load_params(tmp_path / "2")
-
-
-def test_load_params_without_a_checkpoint_says_what_is_there(tmp_path):
-    (tmp_path / "metrics.jsonl").touch()
-    with pytest.raises(FileNotFoundError, match=r"holds \['metrics.jsonl'\].*workdir"):
-        load_params(tmp_path)
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        load_params(tmp_path / "nowhere")

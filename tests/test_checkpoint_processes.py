@@ -15,7 +15,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ecgssl_jax.checkpoint import Checkpointer, load_params
+from ecgssl_jax.checkpoint import Checkpointer
+from ecgssl_jax.checkpoint_reading import load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -89,7 +90,8 @@ jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec as P
-from ecgssl_jax.checkpoint import Checkpointer, load_params
+from ecgssl_jax.checkpoint import Checkpointer
+from ecgssl_jax.checkpoint_reading import load_params
 
 folder = pathlib.Path(sys.argv[3])
 mesh = jax.make_mesh((2, 2), ("data", "fsdp"))

@@ -1,7 +1,12 @@
 import pytest
 from ml_collections import ConfigDict
 
-from ecgssl_jax.config_argument import override, split_argument
+from ecgssl_jax.config_argument import (
+    choose_data,
+    is_embedded,
+    override,
+    split_argument,
+)
 from ecgssl_jax.settings import ConfigError
 
 
@@ -29,6 +34,30 @@ def test_commas_within_brackets_belong_to_the_value():
     rates = "optim.rates=(('enc',0.0),('.*',1.0)),steps=3"
     _, overrides = split_argument(rates)
     assert overrides == {"optim.rates": (("enc", 0.0), (".*", 1.0)), "steps": 3}
+
+
+@pytest.mark.parametrize("variant", ["", "ptbxl"])
+def test_a_mixture_has_folds_of_its_own(variant):
+    argument = """mixture=(
+        {'name': 'ptbxl', 'weight': 1, 'folds': (1, 2)},
+        {'name': 'mine', 'weight': 2})"""
+    _, overrides = split_argument(argument)
+    assert not is_embedded(variant, overrides)
+    config = ConfigDict({"data": {"folds": (1,)}, "evaluators": {"probe": {}}})
+    config = choose_data(config, variant, overrides)
+    assert config.data.folds is None
+    # The variant says what is probed.
+    assert bool(config.evaluators) == (variant == "ptbxl")
+    first, second = config.data.mixture
+    assert first == {"name": "ptbxl", "weight": 1, "folds": (1, 2)}
+    assert second == {"name": "mine", "weight": 2}
+
+
+def test_a_name_beside_a_mixture_is_refused():
+    _, overrides = split_argument("name=mine,mixture=({'name':'a'},{'name':'b'})")
+    config = ConfigDict({"data": {"folds": None}, "evaluators": {}})
+    with pytest.raises(ConfigError, match="name and mixture each"):
+        choose_data(config, "", overrides)
 
 
 @pytest.mark.parametrize(

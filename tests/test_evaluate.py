@@ -5,6 +5,8 @@ import functools
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from ecgssl_jax import assembly, evaluate, main, runs
+from ecgssl_jax import evaluate, main, runs
 from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.data.readers.array import array_source
 from ecgssl_jax.data.readers.manifest import Signals
@@ -61,13 +63,11 @@ def run(workdir, *flags) -> dict:
 
 def features_by_hand(workdir, prepared) -> np.ndarray:
     """Pooled features of all records, from the method alone."""
-    opened, params = runs.open_run(workdir, "newest")
-    method = assembly.make_method(opened.experiment)
-    example = runs.example_batch(opened.experiment, prepared)
-    params, extra = runs.trained_parameters(opened, params, method, example)
+    encoder = runs.load_encoder(workdir, "newest")
     ecg = (prepared.load() * prepared.scale - prepared.mean) / prepared.std
     ecg = np.clip(ecg, -5, 5).astype(np.float32)
-    return np.asarray(method.features(params, extra, {"ecg": ecg})["pooled"])
+    found = encoder.method.features(*encoder.parameters, {"ecg": ecg})
+    return np.asarray(found["pooled"])
 
 
 def test_figure_is_that_of_a_probe_made_by_hand(workdir, root):
@@ -118,11 +118,31 @@ def test_table_has_a_row_for_each_encoder_and_says_what_the_folds_were_for(
     assert "loss_curve.png" in printed and "samples/s" in printed
 
 
+def test_no_tensorflow_is_needed(workdir, tmp_path):
+    code = f"""
+import sys
+sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
+from ecgssl_jax import evaluate
+evaluate.main(["--workdir={workdir}", "--no-spectrum", "--output={tmp_path}"])
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "results.json").exists()
+
+
 def test_folds_of_the_command_line_are_used(workdir):
     flags = ["--train-folds=1-3,5", "--valid-folds=6,7", "--no-spectrum"]
     document = run(workdir, *flags)
     assert document["folds"] == {"train": [1, 2, 3, 5], "valid": [6, 7]}
     assert not any("is the selection fold" in note for note in document["notes"])
+    assert any("saw the signals of fold 6, 7" in note for note in document["notes"])
+
+
+def test_a_set_that_was_prepared_again_is_told(workdir, tmp_path):
+    other = synthetic_source(300, seed=1)
+    prepare_dataset(other, tmp_path / "synthetic", report=lambda _: None)
+    evaluate.main([f"--workdir={workdir}", f"--root={tmp_path}", "--no-spectrum"])
+    notes = json.loads((workdir / "results.json").read_text())["notes"]
+    assert any("this name had other contents" in note for note in notes)
 
 
 def test_attention_probe_reads_the_tokens(workdir, monkeypatch):
@@ -182,6 +202,14 @@ def test_workdir_that_is_none_is_named(tmp_path, capsys):
     assert "no checkpoint in" in fails(capsys, f"--workdir={tmp_path}")
 
 
+def test_an_output_that_cannot_be_written_is_named_before_anything_is_read(
+    tmp_path, capsys
+):
+    (tmp_path / "file").touch()
+    flags = [f"--workdir={tmp_path / 'nothing'}", f"--output={tmp_path / 'file'}"]
+    assert "evaluate: cannot write to" in fails(capsys, *flags)
+
+
 def test_damaged_checkpoint_is_named(workdir, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(workdir, copy)
@@ -239,7 +267,9 @@ def test_records_shorter_than_the_crop_are_named(workdir, root, capsys):
     assert "1000 samples, but the records of short are stored with 500" in message
 
 
-def test_a_run_on_reports_is_scored_by_retrieval_on_the_validation_folds(tmp_path):
+def test_a_run_on_reports_is_scored_by_retrieval_on_the_validation_folds(
+    tmp_path, capsys
+):
     prepare_dataset(synthetic_source(80), tmp_path / "synthetic", report=lambda _: None)
     config = Path(__file__).parents[1] / "configs" / "meclip.py"
     settings = f"root={tmp_path},steps=2,batch_size=16,model.features=4"
@@ -257,3 +287,14 @@ def test_a_run_on_reports_is_scored_by_retrieval_on_the_validation_folds(tmp_pat
         for depth in ("1", "5", "10"):
             assert 0 <= direction["recall"][depth] <= 1
             assert 0 < direction["chance"][depth] <= 1
+    # Reports of another set are read with the vocabulary of the checkpoint.
+    source = synthetic_source(60, seed=1)
+    prepare_dataset(source, tmp_path / "other", report=lambda _: None)
+    folds = ["--train-folds=1-6", "--valid-folds=7-10", f"--output={tmp_path}"]
+    evaluate.main([workdir, "--no-spectrum", "--data=other", *folds])
+    found = json.loads((tmp_path / "results.json").read_text())["retrieval"]
+    other = open_prepared(tmp_path / "other")
+    count = np.isin(other.index["fold"], (7, 8, 9, 10)).sum()
+    assert {each["num_queries"] for each in found.values()} == {count}
+    # The other folds' are not even tokenised.
+    assert f"texts: {count} of {count} records" in capsys.readouterr().out

@@ -107,7 +107,11 @@ def test_missing_key_is_an_error(key):
         ),
         (
             dict(optim=dict(decay=[("(kernel", 1.0)])),
-            r"^config\.optim: decay: '\(kernel' is no regular expression",
+            r"^config\.optim\.decay: '\(kernel' is no regular expression",
+        ),
+        (
+            dict(rules=[("kernel$", ()), ("*", ())]),
+            r"^config\.rules: '\*' is no regular expression: nothing to repeat",
         ),
         (
             dict(dtype="float16"),

@@ -18,7 +18,7 @@ import pytest
 
 from ecgssl_jax import main as entry_point
 from ecgssl_jax import reporting
-from ecgssl_jax.checkpoint import load_params
+from ecgssl_jax.checkpoint_reading import load_params
 from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.writing import prepare_dataset
 from ecgssl_jax.leads import LEADS
@@ -271,7 +271,7 @@ def test_a_config_that_has_changed_since_is_reported(
 
 def test_a_checkpoint_says_what_signals_it_belongs_to(uninterrupted):
     _, meta = load_params(str(uninterrupted / "checkpoints"), subtree="params")
-    data = meta["data"]
+    (data,) = meta["data"].values()
     assert data["name"] == "synthetic"
     assert data["rate"] == 100 and data["leads"] == list(LEADS)
 
@@ -286,7 +286,7 @@ def test_other_data_than_the_run_began_with_are_refused(uninterrupted, tmp_path)
     with pytest.raises(SystemExit) as stopped:
         entry_point.main([f"--config={config}", f"--workdir={workdir}", *flags])
     text = str(stopped.value.code)
-    assert "was trained on other data" in text and "data.content_hash" in text
+    assert "was trained on other data" in text and "data.synthetic.content_hash" in text
     assert run_json(workdir) == run_json(uninterrupted)
 
 
@@ -433,7 +433,7 @@ import jax
 import numpy as np
 from ecgssl_jax import config_files, main, sharding
 from ecgssl_jax.assembly import make_task
-from ecgssl_jax.checkpoint import load_params
+from ecgssl_jax.checkpoint_reading import load_params
 from ecgssl_jax.data.pipeline import Pipeline
 from ecgssl_jax.experiment import parse
 from ecgssl_jax.signals import prepare

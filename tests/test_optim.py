@@ -207,13 +207,6 @@ def test_smaller_gradients_are_not_clipped():
 # ---- Rules ----
 
 
-def test_first_pattern_found_in_the_path_wins():
-    tree = {"a": {"kernel": 0, "bias": 0}, "b": [{"kernel": 0}]}
-    rules = (("a/.*kernel", 1), ("kernel$", 2), ("", 3))
-    found = optim.match_rules(rules, tree, what="rules")
-    assert found == {"a": {"kernel": 1, "bias": 3}, "b": [{"kernel": 2}]}
-
-
 @pytest.mark.parametrize("table", ["decay", "rates"])
 def test_path_that_no_pattern_matches_is_an_error_naming_it(table):
     settings = optim.Settings(**{table: (("kernel$", 1.0), ("token$", 1.0))})

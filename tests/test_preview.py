@@ -6,6 +6,7 @@ import pytest
 
 from ecgssl_jax import plots, preview
 from ecgssl_jax.data.prepared import open_prepared
+from ecgssl_jax.data.publishing import PrepareError
 from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.writing import prepare_dataset
 from ecgssl_jax.signals.views import TRANSFORMS
@@ -85,3 +86,20 @@ def test_signals_are_drawn_in_millivolts_with_the_masks_of_the_run(
 def test_config_that_does_not_fit_is_explained(root, flag, message):
     with pytest.raises(SystemExit, match=message):
         preview.main(flags(root, flag))
+
+
+def test_an_output_that_cannot_be_written_is_named_before_anything_is_read(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    arguments = [f"--config={tmp_path}/missing.py", f"--output={file}"]
+    with pytest.raises(SystemExit, match="cannot write to .*file"):
+        preview.main(arguments)
+
+
+def test_an_embedded_set_that_cannot_be_made_is_explained(tmp_path, monkeypatch):
+    def fail(*arguments, **settings):
+        raise PrepareError("the disk is full")
+
+    monkeypatch.setattr("ecgssl_jax.data.writing.prepare_dataset", fail)
+    with pytest.raises(SystemExit, match="error: the disk is full"):
+        preview.main(flags(tmp_path, f"--output={tmp_path}"))

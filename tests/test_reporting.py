@@ -130,7 +130,17 @@ def test_a_run_is_described_by_versions_devices_and_revision():
 
 
 @pytest.mark.parametrize("damage", [b"\xff\xfe", b"12", b"null", b"{}", b'{"step": 2'])
-def test_a_damaged_line_costs_no_more_than_itself(tmp_path, damage):
+def test_a_damaged_line_costs_no_more_than_itself_and_is_named(
+    tmp_path, damage, caplog
+):
     lines = b'{"step": 1, "loss": 2.0}\n' + damage + b'\n{"step": 3, "loss": 1.0}\n'
     (tmp_path / reporting.METRICS).write_bytes(lines)
     assert [x["step"] for x in reporting.read_metrics(tmp_path)] == [1, 3]
+    (warning,) = caplog.messages
+    assert "metrics.jsonl: left out line 2, which is damaged" in warning
+
+
+def test_a_line_that_was_cut_short_is_no_damage(tmp_path, caplog):
+    (tmp_path / reporting.METRICS).write_text('{"step": 1}\n{"step": 2, "lo')
+    assert reporting.read_metrics(tmp_path) == [{"step": 1}]
+    assert caplog.messages == []

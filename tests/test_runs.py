@@ -1,5 +1,9 @@
+import dataclasses
 import functools
 import json
+import runpy
+import textwrap
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -7,9 +11,13 @@ import pytest
 
 from ecgssl_jax import assembly, runs
 from ecgssl_jax.checkpoint import Checkpointer
+from ecgssl_jax.config_files import load
+from ecgssl_jax.data.readers.synthetic import synthetic_source
+from ecgssl_jax.data.writing import prepare_dataset
 from ecgssl_jax.experiment import parse
 from ecgssl_jax.settings import ConfigError
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 CONFIG = {
     "steps": 10,
     "batch_size": 2,
@@ -23,7 +31,12 @@ CONFIG = {
         "predictor_num_heads": 1,
     },
 }
-META = {"config": CONFIG, "data": {"name": "mine", "rate": 100.0}}
+META = {
+    "config": CONFIG,
+    "data": {"mine": {"rate": 100.0}},
+    "evaluated": {},
+    "tokens": {},
+}
 EXAMPLE = {"ecg": np.zeros((2, 100, 12), np.float32)}
 METHOD = assembly.make_method(parse(CONFIG))
 
@@ -73,6 +86,83 @@ def test_arrays_that_the_config_does_not_describe_are_named(workdir):
     params["predictor"].pop(name)
     with pytest.raises(ConfigError, match=f"params/predictor/{name}.* None"):
         runs.trained_parameters(run, params, METHOD, EXAMPLE)
+
+
+def test_a_random_encoder_does_not_depend_on_the_rows_it_is_initialised_with():
+    row = runs.example_row(parse(CONFIG))
+    assert row["ecg"].shape == (1, 100, 12)
+    found = runs.random_parameters(METHOD, row, seed=3)
+    jax.tree.map(np.testing.assert_array_equal, found, parameters(3))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda x: x.stem)
+def test_every_method_is_initialised_by_its_signals_alone(path):
+    experiment = parse(load(str(path), {}))
+    method = assembly.make_method(experiment)
+    row = runs.example_row(experiment)
+    params, _ = jax.eval_shape(method.init, jax.random.key(0), row)
+    assert {"encoder"} <= params.keys()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """20 labelled records at 100 Hz, of 1000 samples."""
+    path = tmp_path_factory.mktemp("data") / "synthetic"
+    return prepare_dataset(synthetic_source(20), path, report=lambda _: None)
+
+
+def test_the_encoder_of_a_run_encodes_a_set(workdir, prepared):
+    encoder = runs.load_encoder(workdir, "newest")
+    rows = np.array([7, 2])
+    found = encoder.encode(prepared, rows)
+    assert found.keys() == {"pooled"} and found["pooled"].shape == (2, 8)
+    # By hand: the mean over the ten windows, with the parameters of step 5.
+    ecg = (prepared.read(rows) * prepared.scale - prepared.mean) / prepared.std
+    ecg = np.clip(ecg, -5, 5).astype(np.float32).reshape(20, 100, 12)
+    expected = METHOD.features(*parameters(5), {"ecg": ecg})["pooled"]
+    expected = np.asarray(expected).reshape(2, 10, 8).mean(axis=1)
+    np.testing.assert_allclose(found["pooled"], expected, atol=1e-4)
+
+
+def test_the_tokens_are_given_where_they_are_asked_for(workdir, prepared):
+    encoder = runs.load_encoder(workdir, tokens=True)
+    found = encoder.encode(prepared, np.arange(3))
+    assert found["tokens"].shape == (3, 10 * 10, 8)
+
+
+def test_a_random_encoder_is_another_one(workdir, prepared):
+    encoder = runs.load_encoder(workdir, "best")
+    rows = np.arange(3)
+    trained, random, same = (
+        each.encode(prepared, rows)["pooled"]
+        for each in (encoder, encoder.random(0), encoder.random(3))
+    )
+    assert np.abs(trained - random).max() > 0.01
+    np.testing.assert_allclose(trained, same, atol=1e-6)
+
+
+def test_a_set_of_another_rate_or_length_is_refused(workdir, prepared):
+    encoder = runs.load_encoder(workdir)
+    faster = dataclasses.replace(prepared, rate=500.0)
+    with pytest.raises(ConfigError, match="500 Hz, .* 100 Hz .mine.; .* --rate=100"):
+        encoder.encode(faster)
+    short = dataclasses.replace(prepared, length=50)
+    with pytest.raises(ConfigError, match="stored with 50"):
+        encoder.encode(short)
+
+
+def test_the_example_of_the_readme_runs(workdir, prepared, tmp_path, monkeypatch):
+    text = (CONFIGS.parent / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## Use the encoder\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("    ")]
+    (tmp_path / "data").symlink_to(prepared.directory.parents[1])
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "jepa").symlink_to(workdir)
+    monkeypatch.chdir(tmp_path)
+    Path("example.py").write_text(textwrap.dedent("\n".join(lines)))
+    names = runpy.run_path("example.py")
+    assert names["features"].shape == (20, 8)
+    assert names["features"].dtype == np.float32
 
 
 def test_rates_are_medians(tmp_path):

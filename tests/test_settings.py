@@ -164,3 +164,11 @@ def test_changes_name_every_setting_that_differs():
 def test_a_config_has_not_changed_by_being_read_from_json():
     config = {"table": ((1, 2), (3, 4)), "inner": {"pair": (0.1, None)}}
     assert list(changes(json.loads(json.dumps(config)), config)) == []
+
+
+def test_lists_and_tuples_are_the_same_at_any_depth():
+    view = (("random_resized_crop", 1.0, {"scale": (0.5, 1.0)}),)
+    saved = json.loads(json.dumps({"views": (view, view)}))
+    assert not list(changes(saved, {"views": (view, view)}))
+    other = (("random_resized_crop", 1.0, {"scale": (0.4, 1.0)}),)
+    assert list(changes(saved, {"views": (view, other)}))

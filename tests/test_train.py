@@ -15,15 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecgssl_jax import reporting, sharding
-from ecgssl_jax.checkpoint import load_params
+from ecgssl_jax import reporting
+from ecgssl_jax.checkpoint_reading import load_params
 from ecgssl_jax.experiment import Checkpoints, Data, Experiment, Mesh
 from ecgssl_jax.optim import Settings as Optim
-from ecgssl_jax.optim import make_optimiser
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.signals import Statistics
-from ecgssl_jax.state import abstract_state, make_init
-from ecgssl_jax.train import Task, TrainingDiverged, make_update, train
+from ecgssl_jax.task import Task
+from ecgssl_jax.train import DeviceMemoryError, TrainingDiverged, train
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES, LEADS, BATCH = 6, 12, 8
@@ -202,6 +201,18 @@ def test_a_run_longer_than_the_config_is_an_error(tmp_path):
         train(experiment(steps=10), task(), tmp_path)
 
 
+def test_tokens_of_another_vocabulary_are_refused(tmp_path):
+    def run(steps, words):
+        tokens = {"vocabulary": {"words": words, "sort_phrases": False}}
+        train(experiment(steps=steps), task(tokens=tokens), tmp_path)
+
+    run(4, ("sinus", "rhythm"))
+    run(6, ("sinus", "rhythm"))
+    message = f"{tmp_path} was trained with another vocabulary .* another workdir"
+    with pytest.raises(ConfigError, match=message):
+        run(8, ("rhythm", "sinus"))
+
+
 def test_best_and_its_score_go_back_with_the_run(tmp_path):
     scores = {4: 0.5, 8: 0.9, 12: 0.6, 16: 0.7, 20: 0.1}
     # Killed after the evaluation of step 8, before the save of step 14: what is on
@@ -300,30 +311,6 @@ def test_a_step_that_is_not_finite_is_neither_applied_nor_saved(tmp_path, bad):
     assert_same_state(continued, train(experiment(), task(), tmp_path / "healthy"))
 
 
-def test_no_step_after_a_bad_one_is_applied():
-    # A step's metrics are read while the next one is on its way.
-    settings = experiment()
-    mesh = sharding.make_mesh(settings.mesh)
-    optimiser = make_optimiser(settings.optim, settings.steps)
-    init = make_init(Linear(), optimiser, task().statistics, clip=None)
-    abstract = abstract_state(init, batch_of(0), mesh, sharding.TRANSFORMER_RULES)
-    shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    update = make_update(settings, task(), mesh, shardings)
-    state = jax.jit(init, out_shardings=shardings)(jax.random.key(0), batch_of(0))
-    kept, healthy = [], []
-    for step in range(4):
-        batch = sharding.to_devices(
-            *(batch_of(step, poison=(1,)), sharding.batch_sharding(mesh), BATCH, 0)
-        )
-        state, metrics = update(state, batch, None)
-        kept.append(jax.device_get(dataclasses.replace(state, healthy=jnp.array(True))))
-        healthy.append(bool(metrics["healthy"]))
-    assert healthy == [True, False, False, False]
-    for later in kept[1:]:
-        assert_same_state(later, kept[0])
-    assert int(kept[0].step) == 1
-
-
 # ---- Ends ----
 
 
@@ -367,6 +354,22 @@ def test_batches_that_end_too_soon_are_an_error(tmp_path):
     )
     with pytest.raises(ValueError, match="the batches end before step 2"):
         train(experiment(), short, tmp_path)
+
+
+def test_exhausted_memory_of_a_device_names_the_settings_that_save_some(tmp_path):
+    # 64 TiB.
+    large = dataclasses.replace(task(), resident=lambda: jnp.zeros(1 << 46, jnp.int8))
+    with pytest.raises(DeviceMemoryError) as caught:
+        train(experiment(), large, tmp_path)
+    for part in (
+        "RESOURCE_EXHAUSTED: Out of memory allocating 70368744177664 bytes",
+        "config.batch_size, now 8",
+        "config.optim.accumulate=2",
+        "config.model.remat=True",
+        "config.data.cache='host'",
+    ):
+        assert part in str(caught.value)
+    assert isinstance(caught.value.__cause__, jax.errors.JaxRuntimeError)
 
 
 # ---- Compilation ----
@@ -493,6 +496,7 @@ from ecgssl_jax import assembly, train
 from ecgssl_jax.data import masks
 from ecgssl_jax.experiment import parse
 from ecgssl_jax.signals import Statistics
+from ecgssl_jax.task import Task
 import ecgssl_jax.interop.torch, ecgssl_jax.methods.jepa, ecgssl_jax.sharding
 
 experiment = parse(dict(
@@ -516,7 +520,7 @@ def batch(step):
     }
 
 tables = np.full((1, 12), 1e-3, np.float32)
-task = train.Task(
+task = Task(
     method=assembly.make_method(experiment),
     statistics=Statistics(scale=tables, mean=0 * tables, std=0.3 + tables),
     example=batch(0),

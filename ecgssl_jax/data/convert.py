@@ -5,19 +5,15 @@ import hashlib
 
 import numpy as np
 
-from ecgssl_jax.data.quality import (
-    KEEP,
-    REJECT,
-    REPAIR,
-    Finding,
-    Thresholds,
-    assess,
-    check_end,
-)
+from ecgssl_jax.data.findings import KEEP, REJECT, REPAIR, Finding, Thresholds
+from ecgssl_jax.data.quality import assess, check_end
 from ecgssl_jax.data.record import Record, RecordError
 from ecgssl_jax.data.resample import resample
 from ecgssl_jax.data.stretches import gap_lengths, interpolate, present_length
 from ecgssl_jax.leads import LEADS
+
+# Of `Window.digest`: enough that no two windows share one by chance.
+DIGEST_BYTES = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,7 +168,7 @@ def _make_window(
     length = len(ecg)
     stored = np.zeros((form.length, len(LEADS)), np.int16)
     stored[:length] = quantise(ecg, form.scale)
-    digest = hashlib.blake2b(stored.tobytes(), digest_size=16)
+    digest = hashlib.blake2b(stored.tobytes(), digest_size=DIGEST_BYTES)
     digest.update(lead_valid.tobytes() + length.to_bytes(4, "little"))
     return Window(
         ecg=stored,

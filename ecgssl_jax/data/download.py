@@ -14,6 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from ecgssl_jax.errors import UserError
+
 PTBXL_URL = "https://physionet.org/files/ptb-xl/1.0.3"
 SUMS = "SHA256SUMS.txt"
 _BLOCK = 1 << 20
@@ -22,7 +24,7 @@ _CONNECTIONS = 8
 _BUSY = (408, 429)  # request timeout, too many requests: these pass
 
 
-class DownloadError(Exception):
+class DownloadError(UserError):
     """A file that could not be downloaded, or whose checksum is wrong."""
 
 

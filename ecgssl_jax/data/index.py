@@ -62,36 +62,40 @@ def hash_patients(columns: dict[str, np.ndarray], name: str, salt: str = "") -> 
     A record whose patient is unknown counts as a patient of its own. Hashes are 16
     hexadecimal digits, equal for equal patients of sets of the same name and salt.
     """
-    hashes = []
-    pairs = zip(columns["patient"], columns["record_id"], strict=True)
-    for patient, record_id in pairs:
-        identity = f"patient:{patient}" if patient else f"record:{record_id}"
-        text = f"{name}\0{salt}\0{identity}"
-        hashes.append(hashlib.sha256(text.encode()).hexdigest()[:16])
     numbers: dict[str, int] = {}
-    for value in hashes:
-        numbers.setdefault(value, len(numbers))
-    columns["patient"] = np.array([numbers[value] for value in hashes], np.int32)
-    columns["patient_hash"] = np.array(hashes, object)
+    pairs = zip(columns["patient"], columns["record_id"], strict=True)
+    identities = (
+        f"patient:{patient}" if patient else f"record:{record_id}"
+        for patient, record_id in pairs
+    )
+    places = (numbers.setdefault(each, len(numbers)) for each in identities)
+    columns["patient"] = np.fromiter(places, np.int32)
+    prefix = f"{name}\0{salt}\0"
+    hashes = [
+        hashlib.sha256(f"{prefix}{identity}".encode()).hexdigest()[:16]
+        for identity in numbers
+    ]
+    columns["patient_hash"] = np.array(hashes, object)[columns["patient"]]
 
 
 def check_folds(columns: Mapping[str, np.ndarray]) -> None:
     """Raises SourceError if a patient is in two folds; unknown ones (-1) are none."""
-    first: dict[int, int] = {}
-    split: dict[int, tuple[int, int]] = {}
-    for row, (patient, fold) in enumerate(
-        zip(columns["patient"].tolist(), columns["fold"].tolist(), strict=True)
-    ):
-        if fold >= 0 and fold != columns["fold"][first.setdefault(patient, row)]:
-            split.setdefault(patient, (first[patient], row))
-    if not split:
+    (known,) = np.nonzero(columns["fold"] >= 0)
+    patients, firsts, which = np.unique(
+        columns["patient"][known], return_index=True, return_inverse=True
+    )
+    # Of each record with a fold, the first such record of its patient.
+    first = known[firsts][which]
+    (split,) = np.nonzero(columns["fold"][known] != columns["fold"][first])
+    if len(split) == 0:
         return
     one, other = (
         f"record {columns['record_id'][row]} (fold {columns['fold'][row]})"
-        for row in next(iter(split.values()))
+        for row in (first[split[0]], known[split[0]])
     )
     raise SourceError(
-        f"{len(split)} of {len(first)} patients are in more than one fold, such as the "
-        f"patient of {one} and {other}. A probe would be judged on patients that it "
-        "was fitted on: split the folds by patient, or leave them out"
+        f"{len(np.unique(which[split]))} of {len(patients)} patients are in more than "
+        f"one fold, such as the patient of {one} and {other}. A probe would be judged "
+        "on patients that it was fitted on: split the folds by patient, or leave them "
+        "out"
     )

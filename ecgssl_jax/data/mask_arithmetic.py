@@ -15,6 +15,20 @@ _RESOLUTION = 2**24  # float32 numbers in [0, 1) are told apart to 24 bits
 _NEVER = 2**30  # a position that no patch has
 
 
+def check_uniforms(kind: str, uniforms: Array, count: int) -> None:
+    """Raises ValueError unless `uniforms` are [B, count] float32."""
+    shape = tuple(uniforms.shape)
+    if len(shape) != 2 or shape[1] != count:
+        raise ValueError(
+            f"{kind}: uniforms of shape {shape}, expected [B, {count}], as "
+            "num_uniforms says"
+        )
+    if uniforms.dtype.name != "float32":
+        raise ValueError(
+            f"{kind}: uniforms of type {uniforms.dtype.name}, expected float32"
+        )
+
+
 def cast(array: Array, dtype: Any, xp: Namespace) -> Array:
     """The array as another dtype, under one name in both namespaces."""
     return xp.asarray(array, dtype=dtype)

@@ -21,10 +21,8 @@ between them, the one integer nearest to the middle (the upper one of two).
 """
 
 import dataclasses
-import difflib
 import functools
 import math
-import numbers
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -33,6 +31,7 @@ from ecgssl_jax.data.mask_arithmetic import (
     Array,
     Namespace,
     cast,
+    check_uniforms,
     integers,
     padded,
     ranked,
@@ -40,6 +39,8 @@ from ecgssl_jax.data.mask_arithmetic import (
     subsets,
     uncovered,
 )
+from ecgssl_jax.settings import ConfigError, near
+from ecgssl_jax.settings import build as build_settings
 
 _DRAWS = 16  # candidates of a row, where one may leave too little context
 _LEAST_ACCEPTED = 0.5  # then no candidate suits in at most 2**-16 of the rows
@@ -81,7 +82,7 @@ class Random:
     ) -> dict[str, Array]:
         """Masks of B rows from `uniforms` [B, U] float32 in [0, 1)."""
         sizes = self.sizes(num_patches)
-        _check_uniforms(self, uniforms, sizes)
+        check_uniforms(self.kind, uniforms, sizes.uniforms)
         low, high = _kept_range(self, num_patches)
         kept = integers(uniforms[:, :1], low, high, xp)
         order = ranked(uniforms[:, 1:], xp)
@@ -114,7 +115,7 @@ class Blocks:
         _check_share(self, "keep")
         _check_count(self, "min_block", self.min_block)
         if self.num_blocks is not None:
-            _check_pair(self, "num_blocks")
+            _check_range(self, "num_blocks")
             for count in self.num_blocks:
                 _check_count(self, "num_blocks", count)
 
@@ -156,7 +157,7 @@ class Blocks:
     ) -> dict[str, Array]:
         """Masks of B rows from `uniforms` [B, U] float32 in [0, 1)."""
         sizes = self.sizes(num_patches)
-        _check_uniforms(self, uniforms, sizes)
+        check_uniforms(self.kind, uniforms, sizes.uniforms)
         low, high = _kept_range(self, num_patches)
         fewest, most = self._block_range(num_patches)
         gap_slots, _ = self._slots(num_patches)
@@ -291,7 +292,7 @@ class Multiblock:
     ) -> dict[str, Array]:
         """Masks of B rows from `uniforms` [B, U] float32 in [0, 1)."""
         sizes = self.sizes(num_patches)
-        _check_uniforms(self, uniforms, sizes)
+        check_uniforms(self.kind, uniforms, sizes.uniforms)
         draws = xp.reshape(uniforms, [-1, self._draws(num_patches), sizes.blocks + 3])
         draw = self._draw(draws, num_patches, xp)
         if draws.shape[1] == 1:
@@ -325,26 +326,18 @@ KINDS = {cls.kind: cls for cls in (Multiblock, Blocks, Random)}
 def build(kind: str, num_patches: int, **settings) -> Multiblock | Blocks | Random:
     """Masks called `kind` with these settings, checked for `num_patches`.
 
-    Raises ValueError for an unknown kind or setting, with a near match, and for
-    settings that are out of range or do not fit that many patches.
+    Raises:
+      ConfigError: an unknown kind or setting, with a near match, or settings of
+        another type, out of range, or that do not fit that many patches.
     """
     if kind not in KINDS:
-        raise ValueError(f"unknown kind of masks {kind!r}{_hint(kind, KINDS)}")
-    names = [field.name for field in dataclasses.fields(KINDS[kind])]
-    for name in settings:
-        if name not in names:
-            raise ValueError(
-                f"masks of kind {kind!r} have no setting {name!r}{_hint(name, names)}"
-            )
-    masks = KINDS[kind](**settings)
-    masks.sizes(num_patches)
+        raise ConfigError(f"config.masks.kind: unknown {kind!r}{near(kind, [*KINDS])}")
+    masks = build_settings(KINDS[kind], settings, "config.masks")
+    try:
+        masks.sizes(num_patches)
+    except ValueError as error:
+        raise ConfigError(f"config.masks: {error}") from error
     return masks
-
-
-def _hint(name, known) -> str:
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    guess = f"; did you mean {near[0]!r}?" if near else ";"
-    return f"{guess} Known: {', '.join(known)}"
 
 
 @functools.lru_cache(maxsize=64)
@@ -386,7 +379,7 @@ def _kept_range(masks: Any, num_patches: int) -> tuple[int, int]:
 
 
 def _check_share(masks: Any, name: str) -> None:
-    low, high = _check_pair(masks, name)
+    low, high = _check_range(masks, name)
     if not (0 < low and high <= 1):
         raise ValueError(
             f"{masks.kind}: {name}={(low, high)}, expected shares of the patches above "
@@ -394,38 +387,15 @@ def _check_share(masks: Any, name: str) -> None:
         )
 
 
-def _check_pair(masks: Any, name: str) -> tuple[Any, Any]:
-    value = getattr(masks, name)
-    try:
-        low, high = value
-        fits = all(isinstance(end, numbers.Real) for end in value) and low <= high
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
+def _check_range(masks: Any, name: str) -> tuple[float, float]:
+    low, high = getattr(masks, name)
+    if not low <= high:
         raise ValueError(
-            f"{masks.kind}: {name}={value!r}, expected two numbers (low, high) with "
-            "low <= high"
+            f"{masks.kind}: {name}={(low, high)}, expected (low, high) with low <= high"
         )
-    # A list, as configs read from JSON have it, would not hash.
-    object.__setattr__(masks, name, (low, high))
     return low, high
 
 
-def _check_count(masks: Any, name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"{masks.kind}: {name}={value!r}, expected whole numbers of at least 1"
-        )
-
-
-def _check_uniforms(masks: Any, uniforms: Array, sizes: Sizes) -> None:
-    shape = tuple(uniforms.shape)
-    if len(shape) != 2 or shape[1] != sizes.uniforms:
-        raise ValueError(
-            f"{masks.kind}: uniforms of shape {shape}, expected [B, {sizes.uniforms}], "
-            "as num_uniforms says"
-        )
-    if uniforms.dtype.name != "float32":
-        raise ValueError(
-            f"{masks.kind}: uniforms of type {uniforms.dtype.name}, expected float32"
-        )
+def _check_count(masks: Any, name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{masks.kind}: {name}={value}, expected at least 1")

@@ -1,23 +1,24 @@
 """Batches as a pure function of (seed, step), with tf.data.
 
 Step s of a run takes the positions s * B ... s * B + B - 1 of an endless sequence
-of epochs, each a seeded permutation of the records that needs no buffer. Crops and
-masks come from counter-based random numbers keyed by seed and step, drawn for the
-global batch and then sliced. So any process, from any step on, sees the same rows.
+of epochs, each a seeded permutation of the records that needs no buffer. In a mixture
+of sets, each has a sequence of its own, and a fixed pattern says which of them a
+position takes from. Crops and masks come from counter-based random numbers keyed by
+seed and step, drawn for the global batch and then sliced. So any process, from any
+step on, sees the same rows.
 """
 
 import dataclasses
 import os
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from ecgssl_jax.data.host_cache import load_records
 from ecgssl_jax.data.masks import Blocks, Multiblock, Random
-from ecgssl_jax.data.prepared import PreparedSet
+from ecgssl_jax.data.mixture import Mixture, even_slots
 from ecgssl_jax.data.text import PAD, Texts
-from ecgssl_jax.experiment import Data
-from ecgssl_jax.settings import ConfigError
 
 # Streams of random numbers of one (seed, step).
 _CROP_STREAM, _MASK_STREAM = 0, 1
@@ -28,20 +29,21 @@ class Pipeline:
     """The batches of one run.
 
     Attributes:
-      prepared: the set that the records come from.
-      data: `config.data`.
-      records: [R] int64, the set's rows to train on.
+      mixture: the records to train on, of one prepared set or several.
+      crop: T, samples of a random crop of each record.
+      cache: where the signals are: 'none' reads them on demand, 'host' from this
+        machine's memory, and for 'device' batches say which and where to cut.
       masks: what to mask, None for no masks.
       num_patches: N patches of a crop; only used with masks.
       seed, batch_size: of the run; B rows of the global batch.
       labels: [N, Y] of 0 and 1, and which of them are known, of all N records of the
-        set; None for batches without labels.
-      texts: of the set (`data.text.encode_sets`), None for batches without text.
+        mixture; None for batches without labels.
+      texts: of the mixture's N records, None for batches without text.
     """
 
-    prepared: PreparedSet
-    data: Data
-    records: np.ndarray
+    mixture: Mixture
+    crop: int
+    cache: Literal["none", "host", "device"]
     masks: Multiblock | Blocks | Random | None
     num_patches: int
     seed: int
@@ -59,7 +61,11 @@ class Pipeline:
 
         Returns:
           A generator of batches; close it to end the pipeline's threads. With the
-          device cache, `row`, a place in `records`, and `start` stand for a signal.
+          device cache, `row`, a place in `mixture.records`, and `start` stand for a
+          signal.
+
+        Raises:
+          ConfigError: with the host cache, records that do not fit into memory.
         """
         failures: list[Exception] = []
         dataset = self._dataset(start, stop, rows, failures)
@@ -82,8 +88,7 @@ class Pipeline:
         }
 
     def _from_disk(self) -> "Pipeline":
-        data = dataclasses.replace(self.data, cache="none")
-        return dataclasses.replace(self, data=data)
+        return dataclasses.replace(self, cache="none")
 
     def _dataset(
         self, start: int, stop: int, rows: slice | None, failures: list[Exception]
@@ -101,13 +106,14 @@ class Pipeline:
         self, tf, rows: range, failures: list[Exception]
     ) -> Callable[[Any], dict[str, Any]]:
         """A TensorFlow function: step -> the batch's `rows`."""
-        index = self.prepared.index
-        records = tf.constant(self.records, tf.int64)
-        lengths = tf.constant(np.minimum(index["length"], self.prepared.length))
-        patients = tf.constant(index["patient"])
-        lead_valid = tf.constant(index["lead_valid"])
-        crop, low = self.data.crop, rows.start
-        has_short = bool((index["length"][self.records] < crop).any())
+        mixture, crop, low = self.mixture, self.crop, rows.start
+        records = tf.constant(mixture.records, tf.int64)
+        stored = mixture.column("length")
+        lengths = tf.constant(stored)
+        patients = tf.constant(mixture.patients)
+        lead_valid = tf.constant(mixture.column("lead_valid"))
+        has_short = bool((stored[mixture.records] < crop).any())
+        find_places = self._places(tf, rows)
         signals = self._signals(tf, failures)
         add_text = self._texts(tf)
         labels = None
@@ -116,7 +122,7 @@ class Pipeline:
             labels = tf.constant(holds, tf.int8), tf.constant(known, tf.bool)
 
         def make(step):
-            place = self._positions(tf, step, rows)
+            source, place = find_places(step)
             record = tf.gather(records, place)
             length = tf.gather(lengths, record)
             uniform = self._uniforms(tf, step, _CROP_STREAM, 1)[low : rows.stop, 0]
@@ -125,8 +131,8 @@ class Pipeline:
             # The product can round up to the excluded end.
             start = tf.minimum(start, last_start)
             batch = {
-                **signals(place, record, start),
-                "source": tf.zeros(len(rows), tf.int32),
+                **signals(place, start),
+                "source": source,
                 "lead_valid": tf.gather(lead_valid, record),
                 "record": tf.cast(record, tf.int32),
                 "patient": tf.gather(patients, record),
@@ -163,21 +169,47 @@ class Pipeline:
 
         return gather
 
-    def _positions(self, tf, step, rows: range):
-        """[B'] int64: places in `records` of the global batch's `rows`."""
-        total = len(self.records)
-        position = step * self.batch_size + tf.range(rows.start, rows.stop, 1, tf.int64)
-        epoch = position // total
-        seed = tf.stack(
-            [tf.fill(tf.shape(epoch), tf.cast(self.seed, tf.int64)), epoch, 0 * epoch],
-            axis=1,
-        )
-        return tf.raw_ops.RandomIndexShuffle(
-            index=position % total,
-            seed=tf.cast(seed, tf.int32),
-            max_index=tf.constant(total - 1, tf.int64),
-            rounds=4,
-        )
+    def _places(self, tf, rows: range) -> Callable[[Any], tuple[Any, Any]]:
+        """A TensorFlow function: step -> of the global batch's `rows` [B'].
+
+        Gives their source, int32, and their places in `mixture.records`, int64.
+        """
+        totals = np.array([len(rows) for rows in self.mixture.rows])
+        sources, ranks = even_slots(self.mixture.weights)
+        period, slots = len(sources), np.bincount(sources)
+        sources, ranks = tf.constant(sources), tf.constant(ranks)
+        firsts = tf.constant(np.cumsum(totals) - totals)
+        totals, slots = tf.constant(totals), tf.constant(slots)
+
+        def find(step):
+            row = tf.range(rows.start, rows.stop, 1, tf.int64)
+            position = step * self.batch_size + row
+            # Of how many rows of the same source it comes after.
+            slot = position % period
+            source = tf.gather(sources, slot)
+            count = position // period * tf.gather(slots, source)
+            count += tf.gather(ranks, slot)
+            total = tf.gather(totals, source)
+            epoch = count // total
+            seed = tf.stack(
+                [
+                    tf.fill(tf.shape(epoch), tf.cast(self.seed, tf.int32)),
+                    tf.cast(epoch, tf.int32),
+                    source,
+                ],
+                axis=1,
+            )
+            shuffled = tf.raw_ops.RandomIndexShuffle(
+                index=count % total,
+                seed=seed,
+                max_index=total - 1,
+                # With fewer, such as the usual 4, the orders of two epochs, and of
+                # two seeds, resemble each other.
+                rounds=16,
+            )
+            return source, tf.gather(firsts, source) + shuffled
+
+        return find
 
     def _uniforms(self, tf, step, stream: int, count: int):
         """[B, count] float32 in [0, 1) for the whole global batch."""
@@ -187,30 +219,30 @@ class Pipeline:
 
     def _signals(
         self, tf, failures: list[Exception]
-    ) -> Callable[[Any, Any, Any], dict[str, Any]]:
-        """A TensorFlow function: places in `records`, records, starts -> crops."""
-        crop, leads = self.data.crop, len(self.prepared.leads)
+    ) -> Callable[[Any, Any], dict[str, Any]]:
+        """A TensorFlow function: places in `mixture.records`, starts -> crops."""
+        mixture, crop, leads = self.mixture, self.crop, len(self.mixture.leads)
 
-        if self.data.cache == "device":
-            return lambda place, record, start: {
+        if self.cache == "device":
+            return lambda place, start: {
                 "row": tf.cast(place, tf.int32),
                 "start": start,
             }
-        memory = self.prepared.load() if self.data.cache == "host" else None
+        memory = load_records(mixture) if self.cache == "host" else None
 
-        def fetch(records: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        def fetch(places: np.ndarray, starts: np.ndarray) -> np.ndarray:
             try:
                 if memory is not None:
-                    return cut(memory, records, starts, crop)
-                signals = self.prepared.read(records)
-                return cut(signals, np.arange(len(records)), starts, crop)
+                    return cut(memory, places, starts, crop)
+                signals = mixture.read(mixture.records[places])
+                return cut(signals, np.arange(len(places)), starts, crop)
             except Exception as error:
                 failures.append(error)
                 raise
 
-        def from_host(place, record, start):
-            ecg = tf.numpy_function(fetch, [record, start], tf.int16, stateful=False)
-            ecg.set_shape([*record.shape, crop, leads])
+        def from_host(place, start):
+            ecg = tf.numpy_function(fetch, [place, start], tf.int16, stateful=False)
+            ecg.set_shape([*place.shape, crop, leads])
             return {"ecg": ecg}
 
         return from_host
@@ -255,39 +287,3 @@ def cut(
     # One axis of samples and leads, so that a crop is one run of memory to copy.
     windows = np.lib.stride_tricks.sliding_window_view(flat, crop * leads, axis=1)
     return windows[rows, starts * leads].reshape(-1, crop, leads)
-
-
-def select_records(
-    prepared: PreparedSet,
-    folds: tuple[int, ...] | None,
-    *,
-    path: str = "config.data.folds",
-) -> np.ndarray:
-    """Rows of the set in these folds, None for all: [R] int64.
-
-    Raises:
-      ConfigError: a fold that the set does not have.
-    """
-    fold = prepared.index["fold"]
-    if folds is None:
-        return np.arange(len(prepared))
-    missing = sorted(set(folds) - set(fold.tolist()))
-    if missing:
-        raise ConfigError(
-            f"{path}: {prepared.name} has no fold {missing}, only "
-            f"{sorted(set(fold.tolist()))} (-1 stands for none)"
-        )
-    rows = np.flatnonzero(np.isin(fold, folds))
-    if not len(rows):
-        raise ConfigError(f"{path}: {folds} holds no record of {prepared.name}")
-    return rows
-
-
-def check_crop(prepared: PreparedSet, crop: int) -> None:
-    """Raises ConfigError unless the stored records are as long as the crop."""
-    if not 1 <= crop <= prepared.length:
-        raise ConfigError(
-            f"config.data.crop: {crop} samples, but the records of {prepared.name} are "
-            f"stored with {prepared.length} ({prepared.rate:g} Hz); lower the crop or "
-            "prepare the set with longer windows (--seconds)"
-        )

@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 
 from ecgssl_jax.data import example
+from ecgssl_jax.data.columns import ChangedFileError, Columns
+from ecgssl_jax.errors import UserError
 
 VERSION = "1.0.0"
 METADATA = "metadata.json"
@@ -35,7 +37,7 @@ VOCABULARY = "vocabulary.model"
 _RECORDS_PER_READ = 32
 
 
-class DamagedSetError(Exception):
+class DamagedSetError(UserError):
     """A prepared set whose files do not match each other or their checksums."""
 
 
@@ -55,9 +57,9 @@ class PreparedSet:
       length: T, samples of a stored record; shorter ones are padded with zeros.
       num_records: N.
       label_table: further facts about a label, by its name.
-      index: columns of N entries: record_id, patient_hash, text, attributes
-        (JSON) as objects; patient, fold, length, offset int32; lead_valid [N, C]
-        bool; labels, labels_valid [N, Y] uint8.
+      index: columns of N entries, each read when it is first asked for: record_id,
+        patient_hash, text, attributes (JSON) as objects; patient, fold, length,
+        offset int32; lead_valid [N, C] bool; labels, labels_valid [N, Y] uint8.
       metadata: all of metadata.json.
     """
 
@@ -224,7 +226,7 @@ def open_prepared(path: str | Path) -> PreparedSet:
         length=metadata["length"],
         num_records=metadata["num_records"],
         label_table=metadata["label_table"],
-        index=read_index(directory, metadata),
+        index=open_index(directory, metadata),
         metadata=metadata,
     )
 
@@ -254,7 +256,8 @@ def _content_hash(metadata: Mapping[str, Any]) -> str:
 
 
 def _file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_metadata(directory: Path) -> dict[str, Any]:
@@ -281,33 +284,18 @@ def read_metadata(directory: Path) -> dict[str, Any]:
     return metadata
 
 
-def read_index(directory: Path, metadata: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """index.parquet as arrays of N entries, checked against its hash."""
-    import pyarrow
-    import pyarrow.parquet
-
+def open_index(directory: Path, metadata: Mapping[str, Any]) -> Columns:
+    """index.parquet, checked against its hash; see `PreparedSet.index`."""
     path = directory / INDEX
-    if not path.exists():
-        raise DamagedSetError(f"{path} is missing. Prepare the set again.")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != metadata["index_sha256"]:
+    # Parquet has no lists of length zero.
+    empty = np.zeros((metadata["num_records"], 0), np.uint8)
+    try:
+        return Columns(
+            path, metadata["index_sha256"], {"labels": empty, "labels_valid": empty}
+        )
+    except FileNotFoundError:
+        raise DamagedSetError(f"{path} is missing. Prepare the set again.") from None
+    except ChangedFileError:
         raise DamagedSetError(
             f"{path} does not match its hash in {METADATA}. Prepare the set again."
-        )
-    # One of Arrow's threads that lets go of the buffer while the interpreter ends
-    # would abort the process.
-    file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
-    table = file.read(use_threads=False)
-    count = metadata["num_records"]
-    index = {}
-    for name in table.column_names:
-        column = table.column(name).combine_chunks()
-        if pyarrow.types.is_fixed_size_list(column.type):
-            values = column.flatten().to_numpy(zero_copy_only=False)
-            index[name] = values.reshape(count, column.type.list_size)
-        else:
-            index[name] = column.to_numpy(zero_copy_only=False)
-    for name in ("labels", "labels_valid"):
-        # Parquet has no lists of length zero.
-        index.setdefault(name, np.zeros((count, 0), np.uint8))
-    return index
+        ) from None

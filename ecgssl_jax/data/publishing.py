@@ -7,8 +7,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ecgssl_jax.errors import UserError
 
-class PrepareError(Exception):
+
+class PrepareError(UserError):
     """A failure to plan for: another process is preparing, a worker was killed."""
 
 

@@ -91,6 +91,33 @@ def write_shard(
     return Written(entry=entry, digests=b"".join(digests), sums=sums)
 
 
+def describe(written: Sequence[Written], scale: float) -> dict[str, Any]:
+    """Statistics of all shards, their entries, and the hash of all records.
+
+    Args:
+      scale: millivolts of one int16 step.
+    """
+    digest = hashlib.sha256()
+    for each in written:
+        digest.update(each.digests)
+    sums = np.sum([each.sums for each in written], axis=0)
+    return {
+        "statistics": _statistics(sums, scale),
+        "shards": [each.entry for each in written],
+        "records_sha256": digest.hexdigest(),
+    }
+
+
+def _statistics(sums: np.ndarray, scale: float) -> dict[str, list[float]]:
+    """Mean and standard deviation of each lead, millivolts, from `Written.sums`."""
+    count, total, squares = sums.astype(np.float64)
+    # A lead that no record has: mean 0 and deviation 1 leave its zeros alone.
+    mean = total / np.maximum(count, 1)
+    variance = squares / np.maximum(count, 1) - mean**2
+    std = np.where(variance > 0, np.sqrt(np.maximum(variance, 0)) * scale, 1.0)
+    return {"mean": (mean * scale).tolist(), "std": std.tolist()}
+
+
 def _feature(name: str, value: Any) -> bytes | list[int]:
     if isinstance(value, str):
         return value.encode()

@@ -8,7 +8,6 @@ worker. The signal comes from a moving cardiac dipole seen through the leads; se
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -81,16 +80,6 @@ class Synthesis:
     noise: np.ndarray
     report: str
     rate: float
-
-
-def read_synthetic(
-    num_records: int, *, seed: int = 0, rate: float = 100.0
-) -> Iterator[Record]:
-    """Yields records 0 to `num_records` - 1 of `synthetic_record`."""
-    if num_records < 0:
-        raise ValueError(f"num_records is {num_records}; expected 0 or more")
-    for k in range(num_records):
-        yield synthetic_record(k, seed=seed, rate=rate)
 
 
 def synthetic_record(k: int, *, seed: int = 0, rate: float = 100.0) -> Record:

@@ -1,10 +1,11 @@
 """Runs tasks in worker processes that never outlive their parent."""
 
+import itertools
 import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -20,23 +21,26 @@ def usable_cores() -> int:
 
 
 def run_tasks(
-    function: Callable[..., Any], arguments: Sequence[tuple], *, workers: int
+    function: Callable[..., Any], arguments: Iterable[tuple], *, workers: int
 ) -> Iterator[Any]:
     """Yields `function(*arguments[i])` for every i, in order.
 
     With one worker, or one task, everything runs in this process. Processes are
     spawned, not forked: forking a process that runs JAX or TensorFlow deadlocks.
-    At most a few results per worker wait to be taken.
+    At most a few results per worker wait to be taken, and no more of `arguments` are
+    looked at.
 
     Raises:
       PrepareError: a worker process was killed.
     """
-    if workers <= 1 or len(arguments) <= 1:
+    arguments = iter(arguments)
+    first = list(itertools.islice(arguments, 2))
+    arguments = itertools.chain(first, arguments)
+    if workers <= 1 or len(first) <= 1:
         for each in arguments:
             yield function(*each)
         return
     context = multiprocessing.get_context("spawn")
-    workers = min(workers, len(arguments))
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_exit_with_parent
     ) as pool:

@@ -8,12 +8,11 @@ size of the set is ever needed. Both work in a hidden folder beside the output,
 which one rename puts in its place.
 """
 
-import csv
 import dataclasses
-import hashlib
 import importlib.metadata
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,26 @@ import numpy as np
 from tqdm import tqdm
 
 from ecgssl_jax.data import index, prepared, shards, text
-from ecgssl_jax.data.convert import Format, convert
+from ecgssl_jax.data.convert import Format
+from ecgssl_jax.data.findings import Thresholds, write_quality
+from ecgssl_jax.data.first_pass import (
+    Part,
+    check_rejections,
+    drop_duplicates,
+    read_parts,
+)
 from ecgssl_jax.data.publishing import building_folder
-from ecgssl_jax.data.quality import REJECT, Finding, Thresholds
-from ecgssl_jax.data.readers.source import Source, SourceError, Task
-from ecgssl_jax.data.record import RecordError
+from ecgssl_jax.data.readers.source import Source, SourceError
+from ecgssl_jax.data.reports import canonical_texts, summarise
 from ecgssl_jax.data.workers import run_tasks
 from ecgssl_jax.leads import LEADS
 
 _SHARD_BYTES = 64 * 2**20
 # A reader keeps every shard open, and processes may often open 1,024 files only.
 _MAX_SHARDS = 512
+_LARGEST_RATE = 100_000.0
+# Millivolts: a tenth of a normal R wave.
+_LARGEST_SCALE = 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +58,7 @@ class Settings:
         the identifiers of the source can recompute the hashes.
       vocabulary_size: pieces of the reports' sub-word vocabulary, at most.
       sort_phrases: whether reports count as equal whatever the order of their
-        phrases.
+        sentences.
     """
 
     rate: float | None = None
@@ -63,40 +71,28 @@ class Settings:
     sort_phrases: bool = False
 
     def __post_init__(self):
-        rate_fits = self.rate is None or self.rate > 0
-        if not (self.seconds > 0 and self.scale > 0 and rate_fits):
+        for name in ("rate", "seconds", "scale"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive, found {value:g}")
+        if self.rate is not None and self.rate > _LARGEST_RATE:
             raise ValueError(
-                f"rate {self.rate}, seconds {self.seconds} and scale {self.scale} must "
-                "be positive"
+                f"rate must be at most {_LARGEST_RATE:g} Hz, found {self.rate:g}"
+            )
+        if self.scale > _LARGEST_SCALE:
+            raise ValueError(
+                f"scale must be at most {_LARGEST_SCALE:g} mV, found {self.scale:g}: "
+                "steps as large as the waves leave nothing of them"
             )
         if not 0 <= self.max_rejected <= 1:
-            raise ValueError(f"max_rejected is a share, not {self.max_rejected}")
+            raise ValueError(
+                f"max_rejected must be a share, 0 to 1, found {self.max_rejected:g}"
+            )
         if self.vocabulary_size < text.SMALLEST_VOCABULARY:
             raise ValueError(
                 f"vocabulary_size must be at least {text.SMALLEST_VOCABULARY}, found "
                 f"{self.vocabulary_size}"
             )
-
-
-@dataclasses.dataclass(kw_only=True)
-class _Part:
-    """What the first pass returns for one task: its windows, less their signals.
-
-    Attributes:
-      scratch: the file that has the signals.
-      columns: `index.stack_rows` of the windows.
-      digests: of the windows.
-      findings: in all recordings.
-      num_read: recordings.
-      num_empty: recordings that yielded no window.
-    """
-
-    scratch: Path
-    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    digests: list[bytes] = dataclasses.field(default_factory=list)
-    findings: list[Finding] = dataclasses.field(default_factory=list)
-    num_read: int = 0
-    num_empty: int = 0
 
 
 def prepare_dataset(
@@ -124,23 +120,26 @@ def prepare_dataset(
       FileExistsError: there is a set already, and `overwrite` is not given; or
         something else, which is never replaced.
       PrepareError: another process is preparing it, or a worker was killed.
-      SourceError: no rate given where the source has several, a patient in two
-        folds, no record left, or too many rejected. In the last case only
+      SourceError: no rate given where the source has several, windows without a
+        sample, a patient in two folds, no record left, or too many rejected. In the last case only
         `<output>.quality.csv` is written, which names every finding.
     """
     output = Path(output)
     beside = output.with_name(f"{output.name}.quality.csv")
-    rate = _target_rate(source, settings)
-    form = Format(
-        rate=rate, length=round(settings.seconds * rate), scale=settings.scale
-    )
+    form = _format(source, settings)
     with building_folder(
         output, marker=prepared.MARKER, overwrite=overwrite, wait=wait
     ) as folder:
-        parts = _first_pass(source, form, settings.thresholds, folder, workers)
-        kept = _drop_duplicates(parts)
-        findings = [finding for part in parts for finding in part.findings]
-        _check_rejections(parts, kept, findings, beside, settings, report)
+        parts = read_parts(source, form, settings.thresholds, folder, workers)
+        kept = drop_duplicates(parts)
+        findings = check_rejections(
+            parts,
+            sum(map(len, kept)),
+            seconds=settings.seconds,
+            max_rejected=settings.max_rejected,
+            beside=beside,
+            report=report,
+        )
         columns = _columns(parts, kept)
         index.hash_patients(columns, output.name, settings.salt)
         index.check_folds(columns)
@@ -149,30 +148,15 @@ def prepare_dataset(
         written = _second_pass(
             parts, kept, columns, form, version, output.name, workers
         )
-        entries = [each.entry for each in written]
-        digest = hashlib.sha256(b"".join(each.digests for each in written))
-        sums = np.sum([each.sums for each in written], axis=0)
         shards.write_index(version / prepared.INDEX, columns)
         write_quality(version / prepared.QUALITY, findings)
         texts = _write_vocabulary(version, columns["text"], settings, report)
         metadata = {
-            "name": output.name,
-            "source": source.description,
-            "settings": dataclasses.asdict(settings) | {"salt": bool(settings.salt)},
-            "package_version": _package_version(),
-            **dataclasses.asdict(form),
-            "unit": "mV",
-            "leads": LEADS,
-            "labels": source.labels,
-            "label_table": source.label_table,
-            "num_records": len(columns["length"]),
-            "num_patients": int(columns["patient"].max()) + 1,
-            "folds": _counts(columns["fold"]),
+            **_describe(source, output.name, settings, form),
+            **_figures(columns),
             "texts": texts,
-            "statistics": _statistics(sums, form.scale),
             "findings": _counts(f"{x.decision}: {x.finding}" for x in findings),
-            "shards": entries,
-            "records_sha256": digest.hexdigest(),
+            **shards.describe(written, form.scale),
         }
         prepared.write_metadata(version, metadata)
         shards.write_tfds_metadata(
@@ -180,7 +164,7 @@ def prepare_dataset(
             output.name,
             length=form.length,
             num_labels=len(source.labels),
-            shards=entries,
+            shards=metadata["shards"],
             description=source.description,
         )
     # Left by an earlier attempt that was stopped.
@@ -188,141 +172,70 @@ def prepare_dataset(
     return prepared.open_prepared(output)
 
 
-def _target_rate(source: Source, settings: Settings) -> float:
-    if settings.rate is not None:
-        return float(settings.rate)
-    if len(source.rates) != 1:
+def _format(source: Source, settings: Settings) -> Format:
+    if settings.rate is None and len(source.rates) != 1:
         found = ", ".join(f"{rate:g}" for rate in source.rates) or "none"
         raise SourceError(
             f"the records are sampled at {found} Hz; choose one rate for all with "
             "--rate"
         )
-    return source.rates[0]
+    rate = float(source.rates[0] if settings.rate is None else settings.rate)
+    length = round(settings.seconds * rate)
+    if length < 1:
+        raise SourceError(
+            f"a window of {settings.seconds:g} s holds no sample at {rate:g} Hz; make "
+            "it longer with --seconds, or the rate higher with --rate"
+        )
+    return Format(rate=rate, length=length, scale=settings.scale)
 
 
-def _first_pass(
-    source: Source, form: Format, thresholds: Thresholds, folder: Path, workers: int
-) -> list[_Part]:
-    arguments = [
-        (task, form, thresholds, source.labels, folder / f"scratch-{number:06d}")
-        for number, task in enumerate(source.tasks)
-    ]
-    parts = []
-    with tqdm(total=source.num_records, unit="record", desc="reading") as bar:
-        for part in run_tasks(_convert_task, arguments, workers=workers):
-            parts.append(part)
-            bar.update(part.num_read)
-    return parts
-
-
-def _convert_task(
-    task: Task,
-    form: Format,
-    thresholds: Thresholds,
-    labels: Sequence[str],
-    scratch: Path,
-) -> _Part:
-    part, rows = _Part(scratch=scratch), []
-    with scratch.open("wb") as file:
-        for id, reading in task():
-            part.num_read += 1
-            try:
-                if isinstance(reading, RecordError):
-                    raise reading
-                windows, findings = convert(reading, form, thresholds)
-                rows += [index.make_row(reading, window, labels) for window in windows]
-            except RecordError as error:
-                windows = []
-                findings = [
-                    Finding(
-                        record=id,
-                        finding="unreadable",
-                        decision=REJECT,
-                        detail=str(error),
-                    )
-                ]
-            part.findings += findings
-            part.num_empty += not windows
-            for window in windows:
-                file.write(window.ecg.astype("<i2").tobytes())
-                part.digests.append(window.digest)
-    part.columns = index.stack_rows(rows)
-    return part
-
-
-def _drop_duplicates(parts: Sequence[_Part]) -> list[np.ndarray]:
-    """The rows of each part that are kept; reports the others."""
-    first: dict[bytes, str] = {}
-    kept = []
-    for part in parts:
-        rows = []
-        for row, digest in enumerate(part.digests):
-            name = part.columns["record_id"][row]
-            offset = int(part.columns["offset"][row])
-            if digest in first:
-                part.findings.append(
-                    Finding(
-                        record=name,
-                        offset=offset,
-                        finding="duplicate",
-                        decision=REJECT,
-                        detail=f"same samples as {first[digest]}",
-                    )
-                )
-            else:
-                first[digest] = f"{name} at offset {offset}" if offset else name
-                rows.append(row)
-        kept.append(np.array(rows, np.int64))
-    return kept
-
-
-def _check_rejections(parts, kept, findings, beside, settings, report):
-    """Prints the summary. Raises SourceError if too little is left."""
-    # Every window that was left out has one of these, and so has a recording that
-    # gave none. What is left over at the end of a long recording does not count.
-    rejections = [
-        each
-        for each in findings
-        if each.decision == REJECT and each.finding != "remainder"
-    ]
-    num_kept, num_rejected = sum(map(len, kept)), len(rejections)
-    num_read = sum(part.num_read for part in parts)
-    num_empty = sum(part.num_empty for part in parts)
-    windows = f"{num_kept} windows of {settings.seconds:g} s kept"
-    lines = [f"{num_read} records read; {windows}, {num_rejected} rejected"]
-    counts = Counter((each.decision, each.finding) for each in findings)
-    for (decision, finding), count in sorted(counts.items()):
-        lines.append(f"  {decision:6}  {count:6d}  {finding}")
-    report("\n".join(lines))
-    if not num_read:
-        raise SourceError("the source holds no records")
-    total = num_kept + num_rejected
-    if not num_kept or num_rejected > settings.max_rejected * total:
-        problem = f"{num_rejected} of {total} windows rejected"
-    elif num_empty > settings.max_rejected * num_read:
-        problem = f"{num_empty} of {num_read} recordings gave no window"
-    else:
-        return
-    write_quality(beside, findings)
-    first = rejections[0]
-    raise SourceError(
-        f"{problem}, more than the share of {settings.max_rejected:g} that "
-        f"--max-rejected allows. The first: {first.record}: {first.finding}: "
-        f"{first.detail}. All findings are in {beside}"
-    )
-
-
-def _columns(parts, kept) -> dict[str, np.ndarray]:
-    """The index of all kept windows, in order."""
+def _columns(
+    parts: Sequence[Part], kept: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The index of all kept windows, in order; takes the parts' columns away."""
     pairs = [pair for pair in zip(parts, kept, strict=True) if len(pair[1])]
+    # One column after another, so that none is there twice for long.
     return {
-        name: np.concatenate([part.columns[name][rows] for part, rows in pairs])
-        for name in pairs[0][0].columns
+        name: np.concatenate([part.columns.pop(name)[rows] for part, rows in pairs])
+        for name in tuple(pairs[0][0].columns)
+    }
+
+
+def _describe(
+    source: Source, name: str, settings: Settings, form: Format
+) -> dict[str, Any]:
+    """What the set is and how it was asked for."""
+    return {
+        "name": name,
+        "source": source.description,
+        "settings": dataclasses.asdict(settings) | {"salt": bool(settings.salt)},
+        "package_version": _package_version(),
+        **dataclasses.asdict(form),
+        "unit": "mV",
+        "leads": LEADS,
+        "labels": source.labels,
+        "label_table": source.label_table,
+    }
+
+
+def _figures(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """How many records, patients, and records of each fold the index has."""
+    folds, counts = np.unique(columns["fold"], return_counts=True)
+    return {
+        "num_records": len(columns["length"]),
+        "num_patients": int(columns["patient"].max()) + 1,
+        "folds": dict(zip(map(str, folds.tolist()), counts.tolist(), strict=True)),
     }
 
 
 def _second_pass(
-    parts, kept, columns, form, version, name, workers
+    parts: Sequence[Part],
+    kept: Sequence[np.ndarray],
+    columns: Mapping[str, np.ndarray],
+    form: Format,
+    version: Path,
+    name: str,
+    workers: int,
 ) -> list[shards.Written]:
     record_bytes = 2 * form.length * len(LEADS)
     enough = max(_SHARD_BYTES, record_bytes * sum(map(len, kept)) // _MAX_SHARDS)
@@ -352,19 +265,24 @@ def _second_pass(
     return written
 
 
-def _write_vocabulary(version, reports, settings, report) -> dict[str, Any]:
+def _write_vocabulary(
+    version: Path,
+    reports: Sequence[str] | np.ndarray,
+    settings: Settings,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
     """Trains and writes the vocabulary, if there is any text.
 
     Returns:
-      `text.summarise` of the reports, and the vocabulary's size.
+      `summarise` of the reports, and the vocabulary's size.
     """
-    texts = text.canonical_texts(reports, sort_phrases=settings.sort_phrases)
+    texts = canonical_texts(reports, sort_phrases=settings.sort_phrases)
     model = text.train_vocabulary(texts, settings.vocabulary_size)
     size = 0
     if model is not None:
         (version / prepared.VOCABULARY).write_bytes(model)
         size = text.Vocabulary(model=model).size
-    summary = {**text.summarise(texts), "vocabulary_size": size}
+    summary = {**summarise(texts), "vocabulary_size": size}
     if size:
         report(
             f"{summary['num_texts']} of {len(texts)} records have a report, "
@@ -375,27 +293,8 @@ def _write_vocabulary(version, reports, settings, report) -> dict[str, Any]:
     return summary
 
 
-def _statistics(sums: np.ndarray, scale: float) -> dict[str, list[float]]:
-    """Mean and standard deviation of each lead, millivolts, from `Written.sums`."""
-    count, total, squares = sums.astype(np.float64)
-    # A lead that no record has: mean 0 and deviation 1 leave its zeros alone.
-    mean = total / np.maximum(count, 1)
-    variance = squares / np.maximum(count, 1) - mean**2
-    std = np.where(variance > 0, np.sqrt(np.maximum(variance, 0)) * scale, 1.0)
-    return {"mean": (mean * scale).tolist(), "std": std.tolist()}
-
-
-def write_quality(path: Path, findings: Sequence[Finding]) -> None:
-    """Writes quality.csv: one line for each finding."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["record", "finding", "decision", "detail", "offset"])
-        for x in findings:
-            writer.writerow([x.record, x.finding, x.decision, x.detail, x.offset])
-
-
-def _counts(values) -> dict[str, int]:
-    return {str(key): count for key, count in sorted(Counter(values).items())}
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))
 
 
 def _package_version() -> str:

@@ -23,7 +23,7 @@ class Data(NamedTuple):
     tokens: jax.Array  # [N, L, D] float16 or float32
     tokens_valid: jax.Array  # [N, L] bool
     labels: jax.Array  # [N, Y] float32
-    labels_valid: jax.Array  # [N, Y] bool
+    known: jax.Array  # [N, Y] bool
     mean: jax.Array  # [D]
     scale: jax.Array  # [D]
 
@@ -83,26 +83,26 @@ def train(
     order: jax.Array,
     *,
     recipe: Recipe,
-) -> tuple[tuple[Params, optax.OptState], jax.Array]:
-    """Steps on the batches of rows `order` [S, B]: new state, losses [S]."""
+) -> tuple[Params, optax.OptState]:
+    """Steps on the batches of rows `order` [S, B]."""
     optimizer = recipe.optimizer()
 
     def loss_of(params, rows):
         tokens = _standardised(data.tokens[rows], data.mean, data.scale)
         logits = apply(params, tokens, data.tokens_valid[rows])
         loss = optax.sigmoid_binary_cross_entropy(logits, data.labels[rows])
-        valid = data.labels_valid[rows]
-        return jnp.sum(loss * valid) / jnp.maximum(valid.sum(), 1)
+        known = data.known[rows]
+        return jnp.sum(loss * known) / jnp.maximum(known.sum(), 1)
 
     def step(state, rows):
         params, optimizer_state = state
         updates: Any
-        loss, gradient = jax.value_and_grad(loss_of)(params, rows)
+        gradient = jax.grad(loss_of)(params, rows)
         updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
         params = {name: params[name] + updates[name] for name in params}
-        return (params, optimizer_state), loss
+        return (params, optimizer_state), None
 
-    return jax.lax.scan(step, state, order)
+    return jax.lax.scan(step, state, order)[0]
 
 
 @jax.jit
@@ -116,10 +116,10 @@ def score(params: Params, tokens, tokens_valid, mean, scale, rows) -> jax.Array:
     return jax.lax.map(score_one, rows, batch_size=min(256, len(rows)))
 
 
-def log_odds(labels: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def log_odds(labels: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Smoothed log-odds [Y] of the known labels, where the bias starts."""
-    known, positives = valid.sum(axis=0), (labels * valid).sum(axis=0)
-    return np.log(positives + 0.5) - np.log(known - positives + 0.5)
+    count, positives = known.sum(axis=0), (labels * known).sum(axis=0)
+    return np.log(positives + 0.5) - np.log(count - positives + 0.5)
 
 
 def _standardised(tokens, mean, scale):

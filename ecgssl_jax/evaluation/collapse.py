@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+_EPSILON = 1e-7  # added to each share, as in the paper
 
-def rankme(features: ArrayLike, *, epsilon: float = 1e-7) -> jax.Array:
+
+def rankme(features: ArrayLike) -> jax.Array:
     """RankMe: a smooth rank of the features, between 1 and min(N, D).
 
     The exponential of the entropy of the normalised singular values.
@@ -14,13 +16,12 @@ def rankme(features: ArrayLike, *, epsilon: float = 1e-7) -> jax.Array:
 
     Args:
       features: [N, D]; N well above D, or N bounds the result.
-      epsilon: added to each share, as in the paper.
 
     Returns:
       [] float32.
     """
     values = _singular_values(features)
-    shares = values / jnp.maximum(values.sum(), jnp.finfo(values.dtype).tiny) + epsilon
+    shares = values / jnp.maximum(values.sum(), jnp.finfo(values.dtype).tiny) + _EPSILON
     return jnp.exp(-jnp.sum(shares * jnp.log(shares)))
 
 

@@ -53,7 +53,7 @@ class Question:
       classes: Y names.
       rows: [n] int64, of the set, ascending.
       labels: [n, Y] 0 or 1.
-      valid: [n, Y] bool, labels that are known.
+      known: [n, Y] bool, labels that are known.
       fold: [n] int32.
     """
 
@@ -61,8 +61,13 @@ class Question:
     classes: tuple[str, ...]
     rows: np.ndarray
     labels: np.ndarray
-    valid: np.ndarray
+    known: np.ndarray
     fold: np.ndarray
+
+    def sizes(self, folds: Folds) -> tuple[int, int]:
+        """Records of the training and of the validation folds."""
+        trained = int(np.isin(self.fold, folds.train).sum())
+        return trained, len(self.fold) - trained
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +121,7 @@ def question(prepared: PreparedSet, task: str, folds: Folds) -> Question:
         classes=found.classes,
         rows=found.rows[used],
         labels=found.labels[used],
-        valid=found.valid[used],
+        known=found.known[used],
         fold=fold[used],
     )
 
@@ -146,7 +151,7 @@ def answer(
     """
     train = np.isin(asked.fold, folds.train)
     held_out = asked.fold[train] == folds.selection
-    fit = {"labels_valid": asked.valid[train], "held_out": held_out}
+    fit = {"known": asked.known[train], "held_out": held_out}
     if protocol == "linear":
         probe = probes.linear_probe(features[train], asked.labels[train], **fit)
         settings = {"l2": probe.l2}
@@ -161,7 +166,7 @@ def answer(
     macro = metrics.macro_auroc(
         logits,
         asked.labels[~train],
-        asked.valid[~train],
+        asked.known[~train],
         names=asked.classes,
     )
     return Score(

@@ -1,6 +1,6 @@
 """Features of prepared recordings, from any encoder of any method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -121,7 +121,7 @@ def _windows(
     return batch
 
 
-def statistics_of(sets: list[PreparedSet]) -> Statistics:
+def statistics_of(sets: Sequence[PreparedSet]) -> Statistics:
     """The tables of these sets, in their order."""
     leads = len(sets[0].leads)
     return Statistics(

@@ -17,13 +17,13 @@ class Labels:
       classes: Y names.
       rows: [n] int64, of the set, ascending.
       labels: [n, Y] 0 or 1; 0 where not known.
-      valid: [n, Y] bool, labels that are known.
+      known: [n, Y] bool, labels that are known.
     """
 
     classes: tuple[str, ...]
     rows: np.ndarray
     labels: np.ndarray
-    valid: np.ndarray
+    known: np.ndarray
 
 
 def labels_of(prepared: PreparedSet, task: str) -> Labels:
@@ -35,19 +35,19 @@ def labels_of(prepared: PreparedSet, task: str) -> Labels:
     Raises:
       ConfigError: the set has no labels, or no such task.
     """
-    known = ("labels", *ptbxl.TASKS)
-    if task not in known:
-        raise ConfigError(f"unknown task {task!r}{near(task, known)}")
+    tasks = ("labels", *ptbxl.TASKS)
+    if task not in tasks:
+        raise ConfigError(f"unknown task {task!r}{near(task, tasks)}")
     labels = prepared.index["labels"]
     if not labels.shape[1]:
         raise ConfigError(
             f"{prepared.name} has no labels to probe; name a labelled prepared set"
         )
     if task == "labels":
-        valid = prepared.index["labels_valid"].astype(bool)
-        rows = np.flatnonzero(valid.any(axis=1))
+        known = prepared.index["labels_valid"].astype(bool)
+        rows = np.flatnonzero(known.any(axis=1))
         return Labels(
-            classes=prepared.labels, rows=rows, labels=labels[rows], valid=valid[rows]
+            classes=prepared.labels, rows=rows, labels=labels[rows], known=known[rows]
         )
     if not prepared.label_table:
         raise ConfigError(
@@ -58,5 +58,5 @@ def labels_of(prepared: PreparedSet, task: str) -> Labels:
         classes=found.classes,
         rows=found.rows,
         labels=found.labels,
-        valid=np.ones(found.labels.shape, bool),
+        known=np.ones(found.labels.shape, bool),
     )

@@ -55,27 +55,24 @@ def predict(features: jax.Array, solution: Solution) -> jax.Array:
 def solve(
     problem: Problem,
     labels: jax.Array,
-    valid: jax.Array,
+    known: jax.Array,
     l2: jax.Array | float,
     start: Solution,
     *,
     tolerance: jax.Array | float,
     max_iterations: int,
-) -> tuple[Solution, jax.Array]:
+) -> Solution:
     """Minimises mean cross-entropy + l2 / 2 |weights|^2 of each label from `start`.
 
     Args:
       labels: [N, Y] float32, 0 or 1.
-      valid: [N, Y] bool; a label with no known positive or no known negative gets
+      known: [N, Y] bool; a label with no known positive or no known negative gets
         zero weights.
-      tolerance: share of a label's loss that its gap must fall below.
-
-    Returns:
-      the solution and the gaps, [Y]: half of each label's Newton decrement before the
-      last step, an estimate of how far its loss was above the minimum.
+      tolerance: share of a label's loss that its gap must fall below: half of its
+        Newton decrement, an estimate of how far the loss is above the minimum.
     """
-    weight = valid / jnp.maximum(valid.sum(axis=0), 1)
-    start, active = _feasible(labels, valid, start)
+    weight = known / jnp.maximum(known.sum(axis=0), 1)
+    start, active = _feasible(labels, known, start)
 
     def objective(logits, weights):
         loss = jax.nn.softplus(logits) - labels * logits
@@ -105,21 +102,21 @@ def solve(
 
     logits = predict(problem.features, start)
     loss = objective(logits, start.weights)
-    solution, _, _, gap, _ = jax.lax.while_loop(
+    solution, *_ = jax.lax.while_loop(
         lambda c: (c[3] > tolerance * c[2]).any() & (c[4] < max_iterations),
         step,
         (start, logits, loss, jnp.full_like(loss, jnp.inf), 0),
     )
-    return solution, gap
+    return solution
 
 
-def _feasible(labels, valid, start: Solution) -> tuple[Solution, jax.Array]:
+def _feasible(labels, known, start: Solution) -> tuple[Solution, jax.Array]:
     """A start with sensible biases, and which labels there is anything to learn of."""
-    known = valid.sum(axis=0)
-    positives = jnp.sum(labels * valid, axis=0)
-    active = (positives > 0) & (positives < known)
+    count = known.sum(axis=0)
+    positives = jnp.sum(labels * known, axis=0)
+    active = (positives > 0) & (positives < count)
     # Without records of one kind the best bias is infinite: smoothed counts.
-    log_odds = jnp.log(positives + 0.5) - jnp.log(known - positives + 0.5)
+    log_odds = jnp.log(positives + 0.5) - jnp.log(count - positives + 0.5)
     cold = (start.weights == 0).all(axis=0) | ~active
     weights = jnp.where(active, start.weights, 0)
     return Solution(weights, jnp.where(cold, log_odds, start.bias)), active

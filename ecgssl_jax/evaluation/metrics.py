@@ -31,7 +31,7 @@ class _Ranking:
     """Labels sorted by ascending score, column by column, and their runs of ties.
 
     Attributes:
-      positive, negative: [N, Y] int64, 1 where the record of that rank is a valid
+      positive, negative: [N, Y] int64, 1 where the record of that rank is a known
         positive or negative.
       first, last: [N, Y] int64, ranks between which all scores equal this one's.
     """
@@ -42,7 +42,7 @@ class _Ranking:
     last: np.ndarray
 
 
-def auroc(scores, labels, valid=None) -> np.ndarray:
+def auroc(scores, labels, known=None) -> np.ndarray:
     """Area under the ROC curve of each label; ties count one half.
 
     The Mann-Whitney statistic: the share of (positive, negative) pairs that the
@@ -50,9 +50,9 @@ def auroc(scores, labels, valid=None) -> np.ndarray:
     to one division. Hanley & McNeil, Radiology 143, 1982.
 
     Args:
-      scores: [N, Y] (or [N]), finite where valid.
-      labels: [N, Y] (or [N]), 0 or 1 where valid.
-      valid: [N, Y] or [N, 1] bool; False where the label is unknown.
+      scores: [N, Y] (or [N]), finite where known.
+      labels: [N, Y] (or [N]), 0 or 1 where known.
+      known: [N, Y] or [N, 1] bool; False where the label is unknown.
 
     Returns:
       [Y] float64, NaN for labels without positives or without negatives;
@@ -61,7 +61,7 @@ def auroc(scores, labels, valid=None) -> np.ndarray:
     Raises:
       ValueError: shapes that differ, scores not finite, labels not 0 or 1.
     """
-    ranking = _rank(*_checked(scores, labels, valid))
+    ranking = _rank(*_checked(scores, labels, known))
     below = np.cumsum(ranking.negative, axis=0)
     up_to_ties = np.take_along_axis(below, ranking.last, axis=0)
     before_ties = np.take_along_axis(below - ranking.negative, ranking.first, axis=0)
@@ -70,7 +70,7 @@ def auroc(scores, labels, valid=None) -> np.ndarray:
     return np.where(pairs > 0, twice_ordered / np.maximum(2 * pairs, 1), np.nan)
 
 
-def average_precision(scores, labels, valid=None) -> np.ndarray:
+def average_precision(scores, labels, known=None) -> np.ndarray:
     """Average precision (AUPRC by steps) of each label, without interpolation.
 
     The mean over positives of the precision at their own score, ties included.
@@ -78,47 +78,47 @@ def average_precision(scores, labels, valid=None) -> np.ndarray:
     Args and errors as for `auroc`. Returns [Y] float64, NaN for labels without
     positives or without negatives (where it would be 1 whatever the scores).
     """
-    ranking = _rank(*_checked(scores, labels, valid))
+    ranking = _rank(*_checked(scores, labels, known))
     positives = ranking.positive.sum(axis=0)
-    known = positives + ranking.negative.sum(axis=0)
+    count = positives + ranking.negative.sum(axis=0)
     # Counts of records that score at least as high as this one.
     positive_before = np.cumsum(ranking.positive, axis=0) - ranking.positive
-    known_before = np.cumsum(ranking.positive + ranking.negative, axis=0)
-    known_before -= ranking.positive + ranking.negative
+    count_before = np.cumsum(ranking.positive + ranking.negative, axis=0)
+    count_before -= ranking.positive + ranking.negative
     hits = positives - np.take_along_axis(positive_before, ranking.first, axis=0)
-    retrieved = known - np.take_along_axis(known_before, ranking.first, axis=0)
+    retrieved = count - np.take_along_axis(count_before, ranking.first, axis=0)
     precision = hits / np.maximum(retrieved, 1)
     total = (ranking.positive * precision).sum(axis=0)
-    scorable = (positives > 0) & (positives < known)
+    scorable = (positives > 0) & (positives < count)
     return np.where(scorable, total / np.maximum(positives, 1), np.nan)
 
 
-def macro_auroc(scores, labels, valid=None, *, names=None) -> MacroScore:
+def macro_auroc(scores, labels, known=None, *, names=None) -> MacroScore:
     """Mean AUROC over the labels that can be scored; says which cannot.
 
     Args:
-      scores, labels, valid: as for `auroc`.
+      scores, labels, known: as for `auroc`.
       names: the Y labels' names, "0", "1", ... by default.
 
     Raises:
       ValueError: as `auroc`; also if no label at all can be scored.
     """
-    return _macro(auroc, scores, labels, valid, names)
+    return _macro(auroc, scores, labels, known, names)
 
 
-def macro_average_precision(scores, labels, valid=None, *, names=None) -> MacroScore:
+def macro_average_precision(scores, labels, known=None, *, names=None) -> MacroScore:
     """Mean average precision over the labels that can be scored; see `macro_auroc`."""
-    return _macro(average_precision, scores, labels, valid, names)
+    return _macro(average_precision, scores, labels, known, names)
 
 
 def _macro(
     metric: Callable[..., np.ndarray],
     scores,
     labels,
-    valid,
+    known,
     names: Sequence[str] | None,
 ) -> MacroScore:
-    scores, labels, valid = _checked(scores, labels, valid)
+    scores, labels, known = _checked(scores, labels, known)
     width = labels.shape[1]
     names = tuple(names) if names is not None else tuple(map(str, range(width)))
     if len(names) != width:
@@ -130,19 +130,19 @@ def _macro(
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"label names are repeated: {', '.join(repeated)}")
     per_label, left_out = {}, {}
-    for name, value, positives, known in zip(
+    for name, value, positives, count in zip(
         names,
-        metric(scores, labels, valid),
-        (labels & valid).sum(axis=0),
-        valid.sum(axis=0),
+        metric(scores, labels, known),
+        (labels & known).sum(axis=0),
+        known.sum(axis=0),
         strict=True,
     ):
-        if known == 0:
+        if count == 0:
             left_out[name] = "no known record"
         elif positives == 0:
-            left_out[name] = f"no positive among {known} records"
-        elif positives == known:
-            left_out[name] = f"no negative among {known} records"
+            left_out[name] = f"no positive among {count} records"
+        elif positives == count:
+            left_out[name] = f"no negative among {count} records"
         else:
             per_label[name] = float(value)
     if not per_label:
@@ -155,44 +155,44 @@ def _macro(
     return MacroScore(value=value, per_label=per_label, left_out=left_out)
 
 
-def _checked(scores, labels, valid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores [N, Y] float, labels and validity [N, Y] bool."""
+def _checked(scores, labels, known) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores [N, Y] float, labels and which are known [N, Y] bool."""
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim == 1 and labels.ndim == 1:
         scores, labels = scores[:, None], labels[:, None]
-        valid = None if valid is None else np.reshape(valid, (-1, 1))
+        known = None if known is None else np.reshape(known, (-1, 1))
     if scores.ndim != 2 or scores.shape != labels.shape:
         raise ValueError(
             f"scores {scores.shape} and labels {labels.shape} must both be [N, Y]"
         )
-    valid = np.asarray(True if valid is None else valid).astype(bool)
-    if valid.ndim and valid.shape not in (labels.shape, (len(labels), 1)):
+    known = np.asarray(True if known is None else known).astype(bool)
+    if known.ndim and known.shape not in (labels.shape, (len(labels), 1)):
         raise ValueError(
-            f"valid is {valid.shape} for labels {labels.shape}; give [N, Y] or [N, 1]"
+            f"known is {known.shape} for labels {labels.shape}; give [N, Y] or [N, 1]"
         )
-    valid = np.broadcast_to(valid, labels.shape)
-    wrong = valid & ~np.isfinite(scores)
+    known = np.broadcast_to(known, labels.shape)
+    wrong = known & ~np.isfinite(scores)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise ValueError(
             f"{wrong.sum()} scores are not finite, the first at row {row}, "
             f"label {column}: {scores[row, column]}"
         )
-    wrong = valid & (labels != 0) & (labels != 1)
+    wrong = known & (labels != 0) & (labels != 1)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise ValueError(
             f"{wrong.sum()} labels are neither 0 nor 1, the first at row {row}, "
-            f"label {column}: {labels[row, column]}; mask unknown ones with `valid`"
+            f"label {column}: {labels[row, column]}; mask unknown ones with `known`"
         )
-    return np.where(valid, scores, 0), labels == 1, valid
+    return np.where(known, scores, 0), labels == 1, known
 
 
-def _rank(scores: np.ndarray, labels: np.ndarray, valid: np.ndarray) -> _Ranking:
+def _rank(scores: np.ndarray, labels: np.ndarray, known: np.ndarray) -> _Ranking:
     order = np.argsort(scores, axis=0, kind="stable")
     scores = np.take_along_axis(scores, order, axis=0)
-    positive = np.take_along_axis(labels & valid, order, axis=0)
-    negative = np.take_along_axis(~labels & valid, order, axis=0)
+    positive = np.take_along_axis(labels & known, order, axis=0)
+    negative = np.take_along_axis(~labels & known, order, axis=0)
     rank = np.broadcast_to(np.arange(len(scores))[:, None], scores.shape)
     changes = scores[1:] != scores[:-1]
     edge = np.ones((1, scores.shape[1]), bool)[: len(scores)]

@@ -1,33 +1,25 @@
-"""Evaluators: plug-ins that are run during training and yield (name, value)."""
+"""The evaluator that is run during training: a probe (`evaluation.base`)."""
 
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 
-from ecgssl_jax.data.pipeline import select_records
+from ecgssl_jax.data.mixture import select_records
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.evaluation import collapse, metrics, probes, ptbxl
 from ecgssl_jax.evaluation.features import extract, make_feature_function
 from ecgssl_jax.evaluation.labels import Labels, labels_of
+from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.methods.base import Method
 from ecgssl_jax.settings import ConfigError, build, near
 from ecgssl_jax.state import TrainState
 
 # What a probe yields.
 PROBE_METRICS = ("macro_auroc", "rankme", "feature_std")
-
-
-class Evaluator(Protocol):
-    """`every` steps, and after the last one, `run` yields (name, value)."""
-
-    @property
-    def every(self) -> int: ...
-
-    def run(self, state: TrainState) -> Iterator[tuple[str, float]]: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,24 +74,43 @@ class Probe:
             mesh=self.mesh,
         )
         train, valid = self.train, self.valid
-        known, pooled = (embed(part.rows)["pooled"] for part in (train, valid))
-        if not (np.isfinite(known).all() and np.isfinite(pooled).all()):
+        trained, pooled = (embed(part.rows)["pooled"] for part in (train, valid))
+        if not (np.isfinite(trained).all() and np.isfinite(pooled).all()):
             # The loop stops at the next loss, with what it knows of the step.
             yield from ((name, float("nan")) for name in PROBE_METRICS)
             return
-        probe = probes.ridge_probe(known, train.labels, labels_valid=train.valid)
-        macro = metrics.macro_auroc(probe.logits(pooled), valid.labels, valid.valid)
+        probe = probes.ridge_probe(trained, train.labels, known=train.known)
+        macro = metrics.macro_auroc(probe.logits(pooled), valid.labels, valid.known)
         yield "macro_auroc", macro.value
         yield "rankme", float(collapse.rankme(pooled))
         yield "feature_std", float(pooled.std(axis=0).mean())
 
 
-def probe_settings(values: Mapping[str, Any], path: str) -> ProbeSettings:
-    """The settings at `path` of the config, without their set checked yet.
+def evaluator_settings(evaluators: Mapping[str, Any]) -> dict[str, ProbeSettings]:
+    """Name -> settings of `config.evaluators`, without their sets checked yet.
 
     Raises:
       ConfigError: another kind of evaluator, or settings that a probe does not have.
     """
+    return {
+        name: _probe_settings(values, f"config.evaluators.{name}")
+        for name, values in evaluators.items()
+    }
+
+
+def selecting_probe(experiment: Experiment) -> tuple[str, ProbeSettings] | None:
+    """Name and settings of the probe that marks the best checkpoint.
+
+    The first one where none does, None where there is none.
+    """
+    found = evaluator_settings(experiment.evaluators)
+    name = experiment.checkpoint.best.partition("/")[0]
+    if name not in found:
+        name = next(iter(found), name)
+    return (name, found[name]) if name in found else None
+
+
+def _probe_settings(values: Mapping[str, Any], path: str) -> ProbeSettings:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path}: expected a mapping, found {values!r}")
     kind = values.get("kind", "probe")
@@ -112,10 +123,10 @@ def probe_settings(values: Mapping[str, Any], path: str) -> ProbeSettings:
         raise ConfigError(
             f"{path}.max_records: expected at least 1, found {settings.max_records}"
         )
-    known = ["labels", *ptbxl.TASKS]
-    if settings.task not in known:
+    tasks = ["labels", *ptbxl.TASKS]
+    if settings.task not in tasks:
         raise ConfigError(
-            f"{path}.task: unknown task {settings.task!r}{near(settings.task, known)}"
+            f"{path}.task: unknown task {settings.task!r}{near(settings.task, tasks)}"
         )
     return settings
 
@@ -146,10 +157,10 @@ def make_probe(
             labels,
             rows=labels.rows[places],
             labels=labels.labels[places],
-            valid=labels.valid[places],
+            known=labels.known[places],
         )
         positive, negative = (
-            (part.valid & (part.labels == value)).any(axis=0) for value in (1, 0)
+            (part.known & (part.labels == value)).any(axis=0) for value in (1, 0)
         )
         if not (positive & negative).any():
             raise ConfigError(

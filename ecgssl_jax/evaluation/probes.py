@@ -2,18 +2,19 @@
 
 A probe's settings are selected on rows held out from its training rows, never on the
 rows that it is evaluated on: those it meets in `logits` alone. Unknown labels
-(`labels_valid` False) take part in nothing. Results depend on the arguments only.
+(`known` False) take part in nothing. Results depend on the arguments only.
 """
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ecgssl_jax.evaluation import attention_pool, logistic, metrics
+from ecgssl_jax.evaluation import attention_pool, logistic, metrics, probe_inputs
 
 # Penalties on standardised features, strong to weak.
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
@@ -31,8 +32,6 @@ class LinearProbe:
       l2: the chosen strength.
       selection: strength -> macro AUROC on the held-out rows; empty where nothing
         was to choose.
-      gap: the largest of the labels' estimated distances from the minimum of their
-        mean loss.
     """
 
     weights: np.ndarray
@@ -41,7 +40,6 @@ class LinearProbe:
     scale: np.ndarray
     l2: float
     selection: Mapping[float, float]
-    gap: float
 
     def logits(self, features) -> np.ndarray:
         """Scores of other records: [n, D] -> [n, Y] float32."""
@@ -59,7 +57,7 @@ def linear_probe(
     features,
     labels,
     *,
-    labels_valid=None,
+    known=None,
     held_out=None,
     l2: Sequence[float] = STRENGTHS,
     stop_below: float = 0.01,
@@ -76,7 +74,7 @@ def linear_probe(
     Args:
       features: [N, D] training features, any float dtype.
       labels: [N, Y] 0 or 1.
-      labels_valid: [N, Y] or [N, 1] bool.
+      known: [N, Y] or [N, 1] bool.
       held_out: the training rows to select on, as indices or [N] bool; split by
         patient. Needed where `l2` has several strengths.
       l2: strengths to choose from, tried from strong to weak.
@@ -90,7 +88,7 @@ def linear_probe(
       ValueError: shapes that do not match, features that are not finite, several
         strengths and nothing held out, or nothing left to train or select on.
     """
-    features, labels, valid = _checked(features, labels, labels_valid, "[N, D]")
+    features, labels, known = probe_inputs.checked(features, labels, known, "[N, D]")
     strengths = sorted({float(strength) for strength in l2}, reverse=True)
     if not strengths or strengths[-1] <= 0:
         raise ValueError(f"l2 must hold positive strengths, found {l2}")
@@ -99,29 +97,21 @@ def linear_probe(
             f"l2 has {len(strengths)} strengths and no row is held out to choose one: "
             "give some training rows as `held_out`, or a single strength"
         )
-    mean, scale = _standardisation(features)
-    problem = logistic.rotate(_standardise(features, mean, scale))
+    mean, scale = probe_inputs.standardisation(features)
+    problem = logistic.rotate(probe_inputs.standardise(features, mean, scale))
     solve = functools.partial(
         logistic.solve, tolerance=tolerance, max_iterations=max_iterations
     )
-    solution = logistic.zero_solution(features.shape[1], labels.shape[1])
-    targets = jnp.asarray(labels)
-    selection, solutions = {}, {}
+    start = logistic.zero_solution(features.shape[1], labels.shape[1])
+    chosen, selection = strengths[0], {}
     if len(strengths) > 1:
-        kept = _held_out_mask(held_out, len(features))
-        known = jnp.asarray(valid & ~kept[:, None])
-        # From strong to weak, each solution is a close start for the next.
-        for strength in strengths:
-            solution, _ = solve(problem, targets, known, strength, solution)
-            scores = logistic.predict(problem.features[kept], solution)
-            score = metrics.macro_auroc(scores, labels[kept], valid[kept])
-            selection[strength], solutions[strength] = score.value, solution
-            if score.value < max(selection.values()) - stop_below:
-                break
-    chosen = max(selection, key=selection.__getitem__, default=strengths[0])
-    solution, gap = solve(
-        problem, targets, jnp.asarray(valid), chosen, solutions.get(chosen, solution)
-    )
+        kept = probe_inputs.held_out_mask(held_out, len(features))
+        selection, solutions = _score_strengths(
+            problem, labels, known, kept, strengths, solve, start, stop_below
+        )
+        chosen = max(selection, key=selection.__getitem__)
+        start = solutions[chosen]
+    solution = solve(problem, jnp.asarray(labels), jnp.asarray(known), chosen, start)
     return LinearProbe(
         weights=np.asarray(logistic.matmul(problem.axes, solution.weights)),
         bias=np.asarray(solution.bias),
@@ -129,13 +119,38 @@ def linear_probe(
         scale=scale,
         l2=chosen,
         selection=selection,
-        gap=float(gap.max()),
     )
 
 
-def ridge_probe(
-    features, labels, *, labels_valid=None, l2: float = 1e-1
-) -> LinearProbe:
+def _score_strengths(
+    problem: logistic.Problem,
+    labels: np.ndarray,
+    known: np.ndarray,
+    kept: np.ndarray,
+    strengths: Sequence[float],
+    solve: Callable[..., logistic.Solution],
+    solution: logistic.Solution,
+    stop_below: float,
+) -> tuple[dict[float, float], dict[float, logistic.Solution]]:
+    """Fits every strength, from strong to weak, to the rows that are not `kept` [N].
+
+    Returns:
+      strength -> macro AUROC on the rows `kept`; strength -> its solution.
+    """
+    targets, fitted = jnp.asarray(labels), jnp.asarray(known & ~kept[:, None])
+    selection, solutions = {}, {}
+    for strength in strengths:
+        # The last solution is a close start for the next.
+        solution = solve(problem, targets, fitted, strength, solution)
+        scores = logistic.predict(problem.features[kept], solution)
+        score = metrics.macro_auroc(scores, labels[kept], known[kept])
+        selection[strength], solutions[strength] = score.value, solution
+        if score.value < max(selection.values()) - stop_below:
+            break
+    return selection, solutions
+
+
+def ridge_probe(features, labels, *, known=None, l2: float = 1e-1) -> LinearProbe:
     """Least squares onto the labels, in closed form: cheap enough while training.
 
     Minimises, for each label, the mean over its known records of the squared error
@@ -144,21 +159,21 @@ def ridge_probe(
 
     Args and errors as for `linear_probe`.
     """
-    features, labels, valid = _checked(features, labels, labels_valid, "[N, D]")
+    features, labels, known = probe_inputs.checked(features, labels, known, "[N, D]")
     if l2 <= 0:
         raise ValueError(f"l2 must be positive, found {l2}")
-    mean, scale = _standardisation(features)
-    standardised = _standardise(features, mean, scale)
+    mean, scale = probe_inputs.standardisation(features)
+    standardised = probe_inputs.standardise(features, mean, scale)
     weights = np.zeros((features.shape[1], labels.shape[1]), np.float32)
     bias = np.zeros(labels.shape[1], np.float32)
     # Labels that are known for the same records share the matrix to invert.
-    patterns, group = np.unique(np.packbits(valid, axis=0), axis=1, return_inverse=True)
+    patterns, group = np.unique(np.packbits(known, axis=0), axis=1, return_inverse=True)
     for pattern in range(patterns.shape[1]):
         columns = np.flatnonzero(group == pattern)
-        known = valid[:, columns[0]]
-        if known.any():
+        rows = known[:, columns[0]]
+        if rows.any():
             weights[:, columns], bias[columns] = _ridge(
-                standardised, labels[:, columns], known.astype(np.float32), l2
+                standardised, labels[:, columns], rows.astype(np.float32), l2
             )
     return LinearProbe(
         weights=weights,
@@ -167,7 +182,6 @@ def ridge_probe(
         scale=scale,
         l2=l2,
         selection={},
-        gap=0.0,
     )
 
 
@@ -193,7 +207,6 @@ class AttentionProbe:
       mean, scale: [D] float32, as in `LinearProbe`.
       step: training steps that the chosen parameters have seen.
       selection: step -> macro AUROC on the held-out rows.
-      losses: [steps] float32, training loss of each step.
     """
 
     params: attention_pool.Params
@@ -201,7 +214,6 @@ class AttentionProbe:
     scale: np.ndarray
     step: int
     selection: Mapping[int, float]
-    losses: np.ndarray
 
     def logits(self, tokens, tokens_valid=None) -> np.ndarray:
         """Scores of other records: [n, L, D], [n, L] bool -> [n, Y] float32."""
@@ -210,7 +222,7 @@ class AttentionProbe:
                 f"tokens of shape {tokens.shape} for a probe trained on "
                 f"[N, L, {len(self.mean)}]"
             )
-        tokens_valid = _checked_tokens_valid(tokens, tokens_valid)
+        tokens_valid = probe_inputs.checked_tokens_valid(tokens, tokens_valid)
         rows = np.arange(len(tokens))
         return np.asarray(
             attention_pool.score(
@@ -223,7 +235,7 @@ def attention_probe(
     tokens,
     labels,
     *,
-    labels_valid=None,
+    known=None,
     tokens_valid=None,
     held_out=None,
     steps: int = 5000,
@@ -243,7 +255,7 @@ def attention_probe(
 
     Args:
       tokens: [N, L, D], float16 or float32, of the training records.
-      labels, labels_valid, held_out: as for `linear_probe`.
+      labels, known, held_out: as for `linear_probe`.
       tokens_valid: [N, L] bool, tokens that may be attended to.
       num_heads: heads of the query; divides D.
       evaluate_every: steps between looks at the held-out rows.
@@ -253,54 +265,74 @@ def attention_probe(
       ValueError: as `linear_probe`; also for records without a valid token, and heads
         that do not divide the width.
     """
-    tokens, labels, valid = _checked(tokens, labels, labels_valid, "[N, L, D]")
+    tokens, labels, known = probe_inputs.checked(tokens, labels, known, "[N, L, D]")
     if tokens.shape[2] % num_heads:
         raise ValueError(f"{num_heads} heads do not divide the width {tokens.shape[2]}")
     if min(steps, batch_size, evaluate_every) < 1:
         raise ValueError("steps, batch_size and evaluate_every must be at least 1")
-    tokens_valid = _checked_tokens_valid(tokens, tokens_valid)
+    tokens_valid = probe_inputs.checked_tokens_valid(tokens, tokens_valid)
     kept = np.zeros(len(tokens), bool)
     if held_out is not None:
-        kept = _held_out_mask(held_out, len(tokens))
-    train_rows = np.flatnonzero(~kept & valid.any(axis=1))
+        kept = probe_inputs.held_out_mask(held_out, len(tokens))
+    train_rows = np.flatnonzero(~kept & known.any(axis=1))
     if not len(train_rows):
         raise ValueError("no training row has a known label")
-    mean, scale = _standardisation(tokens, tokens_valid)
+    mean, scale = probe_inputs.standardisation(tokens, tokens_valid)
     data = attention_pool.Data(
-        *map(jnp.asarray, (tokens, tokens_valid, labels, valid, mean, scale))
+        *map(jnp.asarray, (tokens, tokens_valid, labels, known, mean, scale))
     )
     recipe = attention_pool.Recipe(
         steps=steps, learning_rate=learning_rate, weight_decay=weight_decay
     )
-    bias = attention_pool.log_odds(labels[train_rows], valid[train_rows])
+    bias = attention_pool.log_odds(labels[train_rows], known[train_rows])
     params = attention_pool.init(
         jax.random.key(seed), tokens.shape[2], bias, num_heads=num_heads
     )
-    state = (params, recipe.optimizer().init(params))
-    order = _batches(train_rows, steps, batch_size, seed)
-    selection, losses, best = {}, [], (-np.inf, steps, params)
-    for start in range(0, steps, evaluate_every):
+    params, step, selection = _train_attention(
+        (params, recipe.optimizer().init(params)),
+        data,
+        _batches(train_rows, steps, batch_size, seed),
+        recipe=recipe,
+        kept=kept,
+        evaluate_every=evaluate_every,
+    )
+    return AttentionProbe(
+        params=params, mean=mean, scale=scale, step=step, selection=selection
+    )
+
+
+def _train_attention(
+    state: tuple[attention_pool.Params, Any],
+    data: attention_pool.Data,
+    order: np.ndarray,
+    *,
+    recipe: attention_pool.Recipe,
+    kept: np.ndarray,
+    evaluate_every: int,
+) -> tuple[attention_pool.Params, int, dict[int, float]]:
+    """Trains on the batches of rows `order` [S, B].
+
+    Returns:
+      The parameters of the best macro AUROC on the rows `kept` [N] bool, the last
+      ones if no row is kept; their step; step -> macro AUROC.
+    """
+    labels, known = (np.asarray(x)[kept] for x in (data.labels, data.known))
+    selection, best = {}, (-np.inf, len(order), state[0])
+    for start in range(0, len(order), evaluate_every):
         rows = order[start : start + evaluate_every]
-        state, chunk_losses = attention_pool.train(state, data, rows, recipe=recipe)
-        losses.append(np.asarray(chunk_losses))
+        state = attention_pool.train(state, data, rows, recipe=recipe)
         step = start + len(rows)
         score = float(step)  # Without held-out rows, later is better.
         if kept.any():
             scores = attention_pool.score(
-                state[0], *data[:2], mean, scale, np.flatnonzero(kept)
+                state[0], *data[:2], data.mean, data.scale, np.flatnonzero(kept)
             )
-            score = metrics.macro_auroc(scores, labels[kept], valid[kept]).value
+            score = metrics.macro_auroc(scores, labels, known).value
             selection[step] = score
         if score > best[0]:
             best = (score, step, state[0])
-    return AttentionProbe(
-        params=best[2],
-        mean=mean,
-        scale=scale,
-        step=best[1],
-        selection=selection,
-        losses=np.concatenate(losses),
-    )
+    _, step, params = best
+    return params, step, selection
 
 
 def _batches(rows: np.ndarray, steps: int, batch_size: int, seed: int) -> np.ndarray:
@@ -309,91 +341,3 @@ def _batches(rows: np.ndarray, steps: int, batch_size: int, seed: int) -> np.nda
     passes = -(-steps * batch_size // len(rows))
     order = np.concatenate([random.permutation(rows) for _ in range(passes)])
     return order[: steps * batch_size].reshape(steps, batch_size)
-
-
-@jax.jit
-def _standardise(features, mean, scale) -> jax.Array:
-    return (features.astype(jnp.float32) - mean) * scale
-
-
-def _standardisation(features, valid=None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and 1 / standard deviation over all (valid) axes but the last, [D] each."""
-    mean, std = map(np.asarray, _moments(features, valid))
-    # What varies less than this is rounding, not a feature.
-    alive = std > 1e-6 * np.abs(mean)
-    return mean, np.where(alive, 1 / np.where(alive, std, 1), 0).astype(np.float32)
-
-
-@jax.jit
-def _moments(features, valid) -> tuple[jax.Array, jax.Array]:
-    axes = tuple(range(features.ndim - 1))
-    if valid is None:
-        valid = jnp.ones(features.shape[:-1], bool)
-    share = (valid / valid.sum())[..., None]
-    # About one of the values, so that a constant feature varies by exactly 0.
-    origin = features[(0,) * len(axes)].astype(jnp.float32)
-    shifted = features.astype(jnp.float32) - origin
-    shift = jnp.sum(shifted * share, axis=axes)
-    variance = jnp.sum((shifted - shift) ** 2 * share, axis=axes)
-    return origin + shift, jnp.sqrt(variance)
-
-
-def _checked(features, labels, valid, expected: str):
-    """Features as given, labels [N, Y] float32 (0 where unknown), valid [N, Y]."""
-    labels = np.asarray(labels)
-    rank = expected.count(",") + 1
-    if features.ndim != rank or labels.ndim != 2 or len(features) != len(labels):
-        raise ValueError(
-            f"features {features.shape} and labels {labels.shape}: expected {expected} "
-            "and [N, Y] of the same records"
-        )
-    valid = np.ones((1, 1), bool) if valid is None else np.asarray(valid).astype(bool)
-    if valid.size > 1 and valid.shape not in (labels.shape, (len(labels), 1)):
-        raise ValueError(
-            f"labels_valid is {valid.shape} for labels {labels.shape}; give [N, Y] "
-            "or [N, 1]"
-        )
-    valid = np.broadcast_to(valid, labels.shape)
-    if not np.isin(labels[valid], (0, 1)).all():
-        raise ValueError("known labels must be 0 or 1; mask others in labels_valid")
-    finite = np.asarray(_finite_rows(features))
-    if not finite.all():
-        raise ValueError(
-            f"{(~finite).sum()} of {len(finite)} records have features that are not "
-            f"finite, the first in row {np.argmin(finite)}"
-        )
-    return features, np.where(valid, labels, 0).astype(np.float32), valid
-
-
-@jax.jit
-def _finite_rows(features) -> jax.Array:
-    return jnp.isfinite(features).all(axis=tuple(range(1, features.ndim)))
-
-
-def _checked_tokens_valid(tokens, valid) -> np.ndarray:
-    """[N, L] bool, with a valid token in every record."""
-    valid = np.ones(tokens.shape[:2], bool) if valid is None else np.asarray(valid)
-    if valid.shape != tokens.shape[:2]:
-        raise ValueError(f"tokens_valid is {valid.shape} for tokens {tokens.shape}")
-    empty = ~valid.astype(bool).any(axis=1)
-    if empty.any():
-        raise ValueError(
-            f"{empty.sum()} records have no valid token, the first in row "
-            f"{np.argmax(empty)}"
-        )
-    return valid.astype(bool)
-
-
-def _held_out_mask(held_out, records: int) -> np.ndarray:
-    """[N] bool from row indices or a mask; some rows must be on either side."""
-    mask = np.zeros(records, bool)
-    held_out = np.asarray(held_out)
-    if held_out.dtype == bool and held_out.shape != (records,):
-        raise ValueError(f"held_out is {held_out.shape} for {records} training rows")
-    mask[held_out] = True
-    if not 0 < mask.sum() < records:
-        raise ValueError(
-            f"{mask.sum()} of {records} training rows are held out; some must be, "
-            "and some not"
-        )
-    return mask

@@ -42,15 +42,6 @@ class Task:
     rows: np.ndarray
 
 
-def tasks(
-    labels: np.ndarray,
-    statements: Sequence[str],
-    label_table: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Task]:
-    """All tasks of `TASKS`, by name; arguments and errors as for `task`."""
-    return {name: task(name, labels, statements, label_table) for name in TASKS}
-
-
 def task(
     name: str,
     labels: np.ndarray,
@@ -68,7 +59,7 @@ def task(
       labels: [N, S] 0 or 1: which of the S statements each record has.
       statements: their codes, such as "NORM", "LVH".
       label_table: code -> row of `scp_statements.csv` (`diagnostic`, `form` and
-        `rhythm` 1 or empty, `diagnostic_class`, `diagnostic_subclass`).
+        `rhythm` true or false, `diagnostic_class`, `diagnostic_subclass`).
 
     Raises:
       ValueError: an unknown task, labels that are not [N, S] of 0 and 1, or a

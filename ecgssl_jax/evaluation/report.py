@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ecgssl_jax.evaluation.comparison import Folds, Score
+from ecgssl_jax.evaluation.markdown import markdown_table, mean_figure
+from ecgssl_jax.evaluation.provenance import Provenance
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,27 +23,17 @@ class Row:
 def table(rows: Sequence[Row], tasks: Sequence[str], data: str) -> str:
     """Macro AUROC on the set `data`, encoders by tasks, as a table of Markdown.
 
-    Several seeds are shown as their mean and, in brackets, standard deviation in
-    units of the last digit: .812(04) is .812 with .004.
+    Several seeds are shown as their mean and standard deviation: .812(04).
     """
     header = [f"{data}, macro AUROC", *tasks]
     body = [
-        [row.encoder, *(_cell([s.macro.value for s in row.scores[t]]) for t in tasks)]
+        [
+            row.encoder,
+            *(mean_figure([s.macro.value for s in row.scores[t]]) for t in tasks),
+        ]
         for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
-    lines = [header, ["-" * width for width in widths], *body]
-    return "\n".join(
-        "| " + " | ".join(f"{x:{w}}" for x, w in zip(line, widths, strict=True)) + " |"
-        for line in lines
-    )
-
-
-def _cell(values: Sequence[float]) -> str:
-    mean = f"{np.mean(values):.3f}".removeprefix("0")
-    if len(values) == 1:
-        return mean
-    return f"{mean}({round(1000 * float(np.std(values, ddof=1))):02d})"
+    return markdown_table(header, body)
 
 
 def notes(
@@ -51,16 +41,14 @@ def notes(
     *,
     protocol: str,
     sizes: Mapping[str, tuple[int, int]],
-    best_on: Sequence[int],
-    seen: Sequence[int],
+    provenance: Provenance,
     left_out: Mapping[str, Mapping[str, str]],
 ) -> list[str]:
     """What a reader must know to judge the table.
 
     Args:
       sizes: task -> records trained and evaluated on.
-      best_on: folds of this set on which the checkpoint was selected.
-      seen: folds of this set that the pre-training took signals from.
+      provenance: what the pre-training knew of this set.
       left_out: task -> label -> why it is not in the mean.
     """
     counts = "; ".join(f"{t}: {a} and {b} records" for t, (a, b) in sizes.items())
@@ -77,18 +65,7 @@ def notes(
         lines.append(
             f"Fold {folds.selection} selected the probe's step, and was not trained on."
         )
-    shared = sorted(set(best_on) & set(folds.valid))
-    if shared:
-        lines.append(
-            f"Fold {_shown(shared)} is the selection fold: the checkpoint with the best "
-            "online probe was chosen there. These are not test figures."
-        )
-    shared = sorted(set(seen) & set(folds.valid))
-    if shared:
-        lines.append(
-            f"The pre-training saw the signals of fold {_shown(shared)}, without labels; "
-            "config.data.folds keeps them out."
-        )
+    lines += _provenance_notes(folds, provenance)
     for task, reasons in left_out.items():
         if reasons:
             lines.append(
@@ -96,6 +73,39 @@ def notes(
                 f"or a negative record: {', '.join(reasons)}."
             )
     return lines
+
+
+def _provenance_notes(folds: Folds, provenance: Provenance) -> list[str]:
+    """Whether the pre-training knew the validation folds, and what follows."""
+    lines = []
+    if provenance.changed:
+        lines.append(
+            "The pre-training's set of this name had other contents (was it prepared "
+            "again?): which of these records it saw, or selected the checkpoint on, is "
+            "unknown. These may be no test figures."
+        )
+    shared = sorted(set(provenance.selected_on) & set(folds.valid))
+    if shared:
+        lines.append(
+            f"Fold {_shown(shared)} is the selection fold: the checkpoint with the best "
+            "online probe was chosen there. These are not test figures."
+        )
+    shared = sorted(set(provenance.trained_on) & set(folds.valid))
+    if not shared:
+        return lines
+    *others, last = provenance.learnt_from
+    learnt_from = f"{', '.join(others)} and {last}" if others else last
+    text = f"The pre-training saw the {learnt_from} of fold {_shown(shared)}"
+    if "labels" not in provenance.learnt_from:
+        text += ", without labels"
+    invalid = {
+        "reports": "the recall of the retrieval is no valid figure",
+        "labels": "the figure of the pre-trained encoder is no valid one",
+    }
+    found = [invalid[each] for each in provenance.learnt_from if each in invalid]
+    if found:
+        text += f": {', '.join(found)}"
+    return [*lines, f"{text}; config.data.folds keeps them out."]
 
 
 def _shown(folds: Sequence[int]) -> str:

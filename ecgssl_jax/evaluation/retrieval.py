@@ -2,16 +2,22 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 
-from ecgssl_jax.data.text import PAD, Texts
+from ecgssl_jax import assembly
+from ecgssl_jax.data.prepared import PreparedSet
+from ecgssl_jax.data.text import NO_TEXT, PAD
+from ecgssl_jax.evaluation.markdown import figure, markdown_table
 from ecgssl_jax.methods.base import TextMethod
+from ecgssl_jax.runs import FrozenEncoder
+from ecgssl_jax.settings import ConfigError
 
 DEPTHS = (1, 5, 10)
 _QUERIES = 1024  # at a time, so that similarities stay small
+_EMBEDDED = 256  # records at a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,9 +50,16 @@ def retrieve(
 
     Raises:
       ValueError: no record.
+      ConfigError: an embedding that is not finite.
     """
     if not len(queries):
         raise ValueError("retrieval needs at least one record with a text")
+    if not (np.isfinite(queries).all() and np.isfinite(candidates).all()):
+        # No similarity to them is larger than another: all would be hits.
+        raise ConfigError(
+            "retrieval: not all embeddings are finite, found NaN or infinity; the "
+            "checkpoint has diverged, or its vocabulary is not the one of the texts"
+        )
     queries, candidates = (
         x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
         for x in (queries.astype(np.float64), candidates.astype(np.float64))
@@ -89,31 +102,47 @@ def _chance(hits: np.ndarray, total: int, depth: int) -> float:
 def table(directions: dict[str, Retrieval]) -> str:
     """Markdown: recall at each depth, and that of a random order in brackets."""
     depths = list(next(iter(directions.values())).recall)
-    lines = [["retrieval", *(f"recall@{k} (chance)" for k in depths)]]
-    lines.append(["---"] * len(lines[0]))
-    for name, found in directions.items():
-        cells = [f"{found.recall[k]:.3f} ({found.chance[k]:.3f})" for k in depths]
-        lines.append([name, *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    header = ["retrieval", *(f"recall@{k} (chance)" for k in depths)]
+    body = [
+        [name, *(f"{figure(x.recall[k])} ({figure(x.chance[k])})" for k in depths)]
+        for name, x in directions.items()
+    ]
+    return markdown_table(header, body)
 
 
-def embed_records(
-    method: TextMethod,
-    params: Any,
-    extra: Any,
-    pooled: np.ndarray,
-    texts: Texts,
-    rows: np.ndarray,
-    *,
-    batch_size: int = 256,
-) -> tuple[np.ndarray, np.ndarray]:
-    """-> ECGs and texts of the records `rows` in the common space, [n, D] each.
+def retrieve_reports(
+    encoder: FrozenEncoder, prepared: PreparedSet, folds: Sequence[int]
+) -> dict[str, Retrieval]:
+    """Reports of ECGs and ECGs of reports, by the name of the direction.
 
-    Args:
-      pooled: [n, D'] features of these records.
-      texts: of their set.
+    Empty where the method does not learn from reports, or the folds have none; the
+    vocabulary is that of the checkpoint.
     """
-    tokens = texts.tokens[texts.ids[rows] + 1].astype(np.int32)
+    shape, vocabulary = encoder.method.text, encoder.run.vocabulary
+    if shape is None or vocabulary is None:
+        return {}
+    rows = np.flatnonzero(np.isin(prepared.index["fold"], folds))
+    reports = [prepared.index["text"][row] for row in rows]
+    texts = assembly.make_texts(reports, vocabulary, shape)
+    rows, ids = rows[texts.ids != NO_TEXT], texts.ids[texts.ids != NO_TEXT]
+    if not len(rows):
+        print(f"retrieval is left out: no report in folds {list(folds)}")
+        return {}
+    pooled = encoder.encode(prepared, rows)["pooled"]
+    # The first row of the table is that of no text.
+    tokens = texts.tokens[ids + 1].astype(np.int32)
+    method = cast(TextMethod, encoder.method)
+    ecg, text = _embed(method, *encoder.parameters, pooled, tokens)
+    return {
+        "ECG to report": retrieve(ecg, text, ids),
+        "report to ECG": retrieve(text, ecg, ids),
+    }
+
+
+def _embed(
+    method: TextMethod, params: Any, extra: Any, pooled: np.ndarray, tokens: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features [n, D'] and texts [n, S] -> their places in the common space, [n, D]."""
 
     @jax.jit
     def embed(params, extra, pooled, text):
@@ -121,12 +150,12 @@ def embed_records(
         return method.embed_ecg(params, extra, pooled), method.embed_text(params, batch)
 
     found = []
-    for start in range(0, len(rows), batch_size):
-        part = [x[start : start + batch_size] for x in (pooled, tokens)]
-        padding = batch_size - len(part[0])
+    for start in range(0, len(pooled), _EMBEDDED):
+        part = [x[start : start + _EMBEDDED] for x in (pooled, tokens)]
+        padding = _EMBEDDED - len(part[0])
         # One shape, so that one program does.
         part = [np.pad(x, ((0, padding), (0, 0))) for x in part]
         embedded = embed(params, extra, *part)
-        found.append([np.asarray(x)[: batch_size - padding] for x in embedded])
+        found.append([np.asarray(x)[: _EMBEDDED - padding] for x in embedded])
     ecg, text = (np.concatenate(x) for x in zip(*found, strict=True))
     return ecg, text

@@ -14,6 +14,7 @@ import numpy as np
 
 from ecgssl_jax.models import resnet, vit
 from ecgssl_jax.models.network import Network
+from ecgssl_jax.rules import path_string
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -225,8 +226,7 @@ def _finish(
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    keystr = jax.tree_util.keystr
-    return {keystr(p, simple=True, separator="/"): x.shape for p, x in leaves}
+    return {path_string(p): x.shape for p, x in leaves}
 
 
 def _encoder(

@@ -49,8 +49,10 @@ class Method(Protocol):
         have equal ones, below 0 there is none.
       labels: what labels it asks for, None for none. If any, a batch has also `labels`
         [B, Y] int8 of 0 and 1, and `labels_valid` [B, Y] bool, those that are known.
-      couples_rows: whether the loss of a row depends on the other rows, as with
-        negatives; such a batch cannot be split into micro-batches.
+      couples_rows: whether the loss compares the rows of a batch with each other, as
+        with negatives; such a batch is not split into micro-batches. Where it is
+        split, a batch norm sees a micro-batch at a time, and a loss that is the mean
+        over what is valid becomes the mean of the micro-batches' means.
     """
 
     @property
@@ -66,7 +68,7 @@ class Method(Protocol):
     def couples_rows(self) -> bool: ...
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
-        """-> params, extra. Only the shapes of `batch` matter."""
+        """-> params, extra. Only the shape of `ecg` is read of the batch."""
         ...
 
     def loss(

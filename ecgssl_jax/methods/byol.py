@@ -6,7 +6,7 @@ of the other view of the same record. There are no negatives.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
 from ecgssl_jax.methods.ema import ema_update, ema_weights
 from ecgssl_jax.methods.embeddings import spread, unit
 from ecgssl_jax.models.encoders import Encoder, Module
-from ecgssl_jax.models.heads import Head
+from ecgssl_jax.models.heads import Settings as HeadSettings
+from ecgssl_jax.models.heads import make_head
 from ecgssl_jax.models.network import Network
 
 Distance = Literal["cosine", "euclidean"]
@@ -29,25 +30,20 @@ class Settings:
       distance: of unit vectors: 'cosine' is the paper's squared distance, 'euclidean'
         its root.
       ema: momentum of the target network at the first and at the last step.
-      projector_hidden, predictor_hidden: widths of their hidden layers.
-      projector_out: width of the space in which views are compared.
-      batch_norm: after each hidden layer of both heads.
+      projector: to the space in which views are compared.
+      predictor: within that space.
     """
 
     distance: Distance = "cosine"
     ema: tuple[float, float] = (0.996, 1.0)
-    projector_hidden: tuple[int, ...] = (512,)
-    projector_out: int = 128
-    predictor_hidden: tuple[int, ...] = (512,)
-    batch_norm: bool = True
+    projector: HeadSettings = dataclasses.field(default_factory=HeadSettings)
+    predictor: HeadSettings = dataclasses.field(default_factory=HeadSettings)
 
     def __post_init__(self):
-        widths = (self.projector_out, *self.projector_hidden, *self.predictor_hidden)
-        if min(widths) < 1:
+        if self.predictor.out != self.projector.out:
             raise ValueError(
-                "projector_hidden, projector_out and predictor_hidden must be at least "
-                f"1, found {self.projector_hidden}, {self.projector_out} and "
-                f"{self.predictor_hidden}"
+                "the predictor gives what the projector does: projector.out is "
+                f"{self.projector.out}, predictor.out {self.predictor.out}"
             )
         if not all(0 <= momentum <= 1 for momentum in self.ema):
             raise ValueError(f"ema takes momenta from 0 to 1, found {self.ema}")
@@ -102,17 +98,17 @@ class Byol:
     projector: Network
     predictor: Network
     steps: int
-    num_views: tuple[int, ...] = (2,)
-    text: TextShape | None = None
-    labels: LabelShape | None = None
-    couples_rows: bool = False
+    num_views: ClassVar[tuple[int, ...]] = (2,)
+    text: ClassVar[TextShape | None] = None
+    labels: ClassVar[LabelShape | None] = None
+    couples_rows: ClassVar[bool] = False
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         online_rng, predictor_rng = jax.random.split(rng)
         params, statistics = self.encoder.init_with_head(
-            online_rng, batch["ecg"], projector=self.projector
+            online_rng, batch["ecg"], "projector", self.projector
         )
-        zeros = jnp.zeros((1, self.settings.projector_out))
+        zeros = jnp.zeros((1, self.settings.projector.out))
         predictor = self.predictor.init_all(predictor_rng, zeros)
         # Copies: the state is donated, and no buffer may be donated twice.
         extra = {
@@ -163,9 +159,10 @@ class Byol:
         return {**extra, "target": ema_update(extra["target"], online, weights)}
 
     def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
+        # Of the online network, as the paper keeps it.
         return self.encoder.features(
-            extra["target"]["encoder"],
-            extra["target_statistics"]["encoder"],
+            params["encoder"],
+            extra["statistics"]["encoder"],
             batch["ecg"],
             batch.get("length"),
         )
@@ -196,23 +193,16 @@ def build(
     if masks is not None:
         raise ValueError("BYOL masks nothing; leave config.masks out")
 
-    def head(hidden: tuple[int, ...], *, out_bias: bool = True) -> Network:
-        return Network(
-            Head(
-                hidden=hidden,
-                out=settings.projector_out,
-                batch_norm=settings.batch_norm,
-                out_bias=out_bias,
-                dtype=encoder.dtype,
-            )
-        )
-
     return Byol(
         settings=settings,
         encoder=Encoder(encoder),
         # The predictor's batch norm takes a bias away again: without a gradient of
         # its own it would follow rounding errors, and move the target with it.
-        projector=head(settings.projector_hidden, out_bias=not settings.batch_norm),
-        predictor=head(settings.predictor_hidden),
+        projector=make_head(
+            settings.projector,
+            dtype=encoder.dtype,
+            out_bias=not (settings.predictor.batch_norm and settings.predictor.hidden),
+        ),
+        predictor=make_head(settings.predictor, dtype=encoder.dtype),
         steps=steps,
     )

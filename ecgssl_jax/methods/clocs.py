@@ -11,7 +11,7 @@ for the other leads, so that the encoder stays one of twelve leads.
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,10 @@ from ecgssl_jax.leads import LEADS
 from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
 from ecgssl_jax.methods.embeddings import interleave, separate, spread, unit
 from ecgssl_jax.models.encoders import Encoder, Module
-from ecgssl_jax.models.heads import Head
+from ecgssl_jax.models.heads import Settings as HeadSettings
+from ecgssl_jax.models.heads import make_head
 from ecgssl_jax.models.network import Network
+from ecgssl_jax.models.vit import mean_pool
 
 Mode = Literal["cmsc", "cmlc", "cmsmlc"]
 
@@ -34,17 +36,13 @@ class Settings:
       mode: what is contrasted; see the module.
       leads: those that 'cmlc' and 'cmsmlc' contrast.
       temperature: of the similarities.
-      projector_hidden: widths of the projector's hidden layers.
-      projector_out: width of the space in which views are compared.
-      batch_norm: after each hidden layer.
+      projector: to the space in which views are compared.
     """
 
     mode: Mode = "cmsc"
     leads: tuple[str, ...] = ("II", "aVL", "aVR", "V2")
     temperature: float = 0.1
-    projector_hidden: tuple[int, ...] = (512,)
-    projector_out: int = 128
-    batch_norm: bool = True
+    projector: HeadSettings = dataclasses.field(default_factory=HeadSettings)
 
     def __post_init__(self):
         unknown = [lead for lead in self.leads if lead not in LEADS]
@@ -55,11 +53,6 @@ class Settings:
             )
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, found {self.temperature}")
-        if min(self.projector_out, *self.projector_hidden) < 1:
-            raise ValueError(
-                "projector_hidden and projector_out must be at least 1, found "
-                f"{self.projector_hidden} and {self.projector_out}"
-            )
 
 
 def clocs_loss(
@@ -107,10 +100,7 @@ class _View(NamedTuple):
 def contrasted(batch: Batch, mode: Mode, leads: tuple[str, ...]) -> list[_View]:
     """The segments and leads of a batch that are contrasted."""
     ecg, length = batch["ecg"], batch.get("length")
-    views = [_View(ecg, length, jnp.ones(len(ecg), bool))]
-    if mode != "cmlc":
-        half = ecg.shape[1] // 2
-        views = [_segment(ecg, length, start, half) for start in (0, half)]
+    views = _segments(ecg, length, 1 if mode == "cmlc" else 2)
     if mode == "cmsc":
         return views
     return [
@@ -123,12 +113,18 @@ def contrasted(batch: Batch, mode: Mode, leads: tuple[str, ...]) -> list[_View]:
     ]
 
 
-def _segment(ecg, length, start: int, samples: int) -> _View:
-    segment = ecg[:, start : start + samples]
-    if length is None:
-        return _View(segment, None, jnp.ones(len(ecg), bool))
-    length = jnp.clip(length - start, 0, samples)
-    return _View(segment, length, length > 0)
+def _segments(ecg: jax.Array, length: jax.Array | None, count: int) -> list[_View]:
+    """So many equal parts of the records, one after the other."""
+    samples = ecg.shape[1] // count
+    segments = []
+    for start in range(0, count * samples, samples):
+        segment = ecg[:, start : start + samples]
+        if length is None:
+            segments.append(_View(segment, None, jnp.ones(len(ecg), bool)))
+            continue
+        held = jnp.clip(length - start, 0, samples)
+        segments.append(_View(segment, held, held > 0))
+    return segments
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,13 +137,15 @@ class Clocs:
     settings: Settings
     encoder: Encoder
     projector: Network
-    num_views: tuple[int, ...] = (0, 1)
-    text: TextShape | None = None
-    labels: LabelShape | None = None
-    couples_rows: bool = True
+    num_views: ClassVar[tuple[int, ...]] = (0, 1)
+    text: ClassVar[TextShape | None] = None
+    labels: ClassVar[LabelShape | None] = None
+    couples_rows: ClassVar[bool] = True
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
-        return self.encoder.init_with_head(rng, batch["ecg"], projector=self.projector)
+        return self.encoder.init_with_head(
+            rng, batch["ecg"], "projector", self.projector
+        )
 
     def loss(
         self, params: Tree, extra: Tree, batch: Batch, rng: jax.Array
@@ -191,9 +189,19 @@ class Clocs:
         return extra
 
     def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
-        return self.encoder.features(
-            params["encoder"], extra["encoder"], batch["ecg"], batch.get("length")
+        count = 1 if self.settings.mode == "cmlc" else 2
+        # Of segments as long as those that the encoder has learnt from.
+        joined = interleave(_segments(batch["ecg"], batch.get("length"), count))
+        found = self.encoder.features(
+            params["encoder"], extra["encoder"], joined.ecg, joined.length
         )
+        tokens, valid = found["tokens"], found.get("tokens_valid")
+        tokens = tokens.reshape(len(batch["ecg"]), -1, tokens.shape[-1])
+        if valid is None:
+            return {"pooled": mean_pool(tokens), "tokens": tokens}
+        valid = valid.reshape(tokens.shape[:2])
+        pooled = mean_pool(tokens, valid)
+        return {"pooled": pooled, "tokens": tokens, "tokens_valid": valid}
 
 
 def build(
@@ -206,12 +214,8 @@ def build(
     """The method on any encoder; raises ValueError for masks, which it has no use for."""
     if masks is not None:
         raise ValueError("CLOCS masks nothing; leave config.masks out")
-    projector = Head(
-        hidden=settings.projector_hidden,
-        out=settings.projector_out,
-        batch_norm=settings.batch_norm,
-        dtype=encoder.dtype,
-    )
     return Clocs(
-        settings=settings, encoder=Encoder(encoder), projector=Network(projector)
+        settings=settings,
+        encoder=Encoder(encoder),
+        projector=make_head(settings.projector, dtype=encoder.dtype),
     )

@@ -7,7 +7,7 @@ targets in the whole signal. I-JEPA: arXiv 2301.08243; on ECGs: arXiv 2410.13867
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,22 +15,12 @@ import jax.numpy as jnp
 from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
 from ecgssl_jax.methods.ema import ema_update, ema_weights
 from ecgssl_jax.models import vit
+from ecgssl_jax.models.encoders import Encoder
 from ecgssl_jax.models.network import Network
 
 LossKind = Literal["power", "smooth_l1"]
 
 # What the predictor has from the encoder.
-_SHARED = (
-    "mlp_ratio",
-    "use_bias",
-    "interleaved_positions",
-    "exact_gelu",
-    "norm_eps",
-    "drop_path",
-    "scan",
-    "remat",
-    "dtype",
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,20 +149,19 @@ class Jepa:
     """
 
     settings: Settings
-    encoder: Network
+    encoder: Encoder
     predictor: Network
-    patch_size: int
     steps: int
-    num_views: tuple[int, ...] = (0,)
-    text: TextShape | None = None
-    labels: LabelShape | None = None
-    couples_rows: bool = False
+    num_views: ClassVar[tuple[int, ...]] = (0,)
+    text: ClassVar[TextShape | None] = None
+    labels: ClassVar[LabelShape | None] = None
+    couples_rows: ClassVar[bool] = False
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         encoder_rng, predictor_rng = jax.random.split(rng)
         ecg = batch["ecg"][:1]
-        encoder = self.encoder.init(encoder_rng, ecg)
-        tokens = jax.eval_shape(self.encoder.apply, encoder, ecg)
+        encoder, _ = self.encoder.init(encoder_rng, ecg)
+        tokens = jax.eval_shape(self.encoder.network.apply, encoder, ecg)
         _, num_patches, width = tokens.shape
         predictor = self.predictor.init(
             predictor_rng,
@@ -232,29 +221,25 @@ class Jepa:
         return {"target_encoder": target}
 
     def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
-        valid = self._patch_valid(batch)
-        tokens = self.encoder.apply(extra["target_encoder"], batch["ecg"], valid=valid)
-        features = {"pooled": vit.mean_pool(tokens, valid), "tokens": tokens}
-        return features if valid is None else features | {"tokens_valid": valid}
+        return self.encoder.features(
+            extra["target_encoder"], {}, batch["ecg"], batch.get("length")
+        )
 
-    def _patch_valid(self, batch: Batch) -> jax.Array | None:
-        """[B, N]: patches that begin within the record; None where all do."""
-        if "length" not in batch:
-            return None
-        starts = jnp.arange(0, batch["ecg"].shape[1], self.patch_size)
-        return starts < batch["length"][:, None]
+    @property
+    def _patch_size(self) -> int:
+        return self.encoder.module.stride
 
     def _inside(self, batch: Batch, indices: jax.Array) -> jax.Array:
         """Whether the patches at `indices` [B, ...] begin within the record."""
         if "length" not in batch:
             return jnp.ones(indices.shape, bool)
         length = jnp.expand_dims(batch["length"], range(1, indices.ndim))
-        return indices * self.patch_size < length
+        return indices * self._patch_size < length
 
     def _context(self, params, batch, rng):
         context_valid = batch["context_valid"]
         exists = context_valid & self._inside(batch, batch["context"])
-        tokens = self.encoder.apply(
+        tokens = self.encoder.network.apply(
             params["encoder"],
             batch["ecg"],
             batch["context"],
@@ -269,8 +254,8 @@ class Jepa:
         It sees the whole crop.
         """
         target = jax.lax.stop_gradient(extra["target_encoder"])
-        valid = self._patch_valid(batch)
-        tokens = self.encoder.apply(target, batch["ecg"], valid=valid)
+        valid = self.encoder.valid_tokens(batch["ecg"], batch.get("length"))
+        tokens = self.encoder.network.apply(target, batch["ecg"], valid=valid)
         if self.settings.normalise_targets:
             tokens = _layer_norm(tokens)
         picked = vit.take_tokens(tokens, indices.reshape(len(indices), -1))
@@ -291,7 +276,7 @@ class Jepa:
                 "'blocks' or 'random', whose one target is all that is masked"
             )
         targets = batch["targets"].reshape(len(context), -1)
-        num_patches = batch["ecg"].shape[1] // self.patch_size
+        num_patches = batch["ecg"].shape[1] // self._patch_size
         num_context = context_valid.sum(axis=1, keepdims=True)
         slots = jnp.arange(num_patches)
         pick = jnp.where(
@@ -336,7 +321,7 @@ class Jepa:
             per_block(context),
             per_block(context_valid),
             jnp.concatenate([per_block(batch["context"]), flat(targets)], axis=1),
-            num_patches=batch["ecg"].shape[1] // self.patch_size,
+            num_patches=batch["ecg"].shape[1] // self._patch_size,
             num_targets=block,
             valid=jnp.concatenate(attended, axis=1),
             rngs=rngs,
@@ -373,18 +358,15 @@ def build(
             f"JEPA masks patches and needs model.name='vit', found "
             f"{type(encoder).__name__}; the other methods take any encoder"
         )
-    shared = {name: getattr(encoder, name) for name in _SHARED}
-    predictor = vit.Predictor(
+    predictor = vit.make_predictor(
+        encoder,
         width=settings.predictor_width,
         depth=settings.predictor_depth,
         num_heads=settings.predictor_num_heads,
-        out_width=encoder.width,
-        **shared,
     )
     return Jepa(
         settings=settings,
-        encoder=Network(encoder),
+        encoder=Encoder(encoder),
         predictor=Network(predictor),
-        patch_size=encoder.patch_size,
         steps=steps,
     )

@@ -13,7 +13,7 @@ pushes such pairs apart. The modes differ in what a repeated text is to a record
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,8 @@ import numpy as np
 from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
 from ecgssl_jax.methods.embeddings import spread, unit
 from ecgssl_jax.models.encoders import Encoder, Module
-from ecgssl_jax.models.heads import Head
+from ecgssl_jax.models.heads import Settings as HeadSettings
+from ecgssl_jax.models.heads import make_head, make_linear
 from ecgssl_jax.models.network import Network
 from ecgssl_jax.models.text import Settings as TextSettings
 from ecgssl_jax.models.text import make_text_encoder
@@ -40,10 +41,8 @@ class Settings:
       temperature: of the similarities; where it is learned, at first.
       learn_temperature: whether it is a parameter.
       temperature_range: which a learned one cannot leave.
-      projector_hidden: widths of the hidden layers between an ECG's features and its
-        embedding.
-      embedding_width: of the space in which ECGs and texts are compared.
-      batch_norm: after each hidden layer of that projector.
+      projector: of an ECG's features to the space in which ECGs and texts are compared;
+        a linear map takes texts there.
       text: the text encoder.
       text_length: tokens of a text; longer ones are cut.
       vocabulary_size: tokens that the text encoder knows, at least as many as the
@@ -55,9 +54,9 @@ class Settings:
     temperature: float = 0.1
     learn_temperature: bool = False
     temperature_range: tuple[float, float] = (0.01, 1.0)
-    projector_hidden: tuple[int, ...] = (512,)
-    embedding_width: int = 192
-    batch_norm: bool = True
+    projector: HeadSettings = dataclasses.field(
+        default_factory=lambda: HeadSettings(out=192)
+    )
     text: TextSettings = dataclasses.field(default_factory=TextSettings)
     text_length: int = 64
     vocabulary_size: int = 2000
@@ -76,11 +75,9 @@ class Settings:
                 f"a learned temperature begins within temperature_range={(low, high)}, "
                 f"found {self.temperature}"
             )
-        if min(self.embedding_width, *self.projector_hidden, self.vocabulary_size) < 1:
+        if self.vocabulary_size < 1:
             raise ValueError(
-                "projector_hidden, embedding_width and vocabulary_size must be at least "
-                f"1, found {self.projector_hidden}, {self.embedding_width} and "
-                f"{self.vocabulary_size}"
+                f"vocabulary_size must be at least 1, found {self.vocabulary_size}"
             )
         if self.text_length < 2:
             raise ValueError(
@@ -187,9 +184,9 @@ class Meclip:
     projector: Network
     text_encoder: Network
     text_projector: Network
-    num_views: tuple[int, ...] = (0, 1)
-    labels: LabelShape | None = None
-    couples_rows: bool = True
+    num_views: ClassVar[tuple[int, ...]] = (0, 1)
+    labels: ClassVar[LabelShape | None] = None
+    couples_rows: ClassVar[bool] = True
 
     @property
     def text(self) -> TextShape:
@@ -198,7 +195,7 @@ class Meclip:
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         ecg_rng, text_rng, projector_rng = jax.random.split(rng, 3)
         params, statistics = self.encoder.init_with_head(
-            ecg_rng, batch["ecg"], projector=self.projector
+            ecg_rng, batch["ecg"], "projector", self.projector
         )
         tokens = jnp.zeros((1, self.settings.text_length), jnp.int32)
         text = tokens, jnp.ones(tokens.shape, bool)
@@ -301,20 +298,13 @@ def build(
     """The method on any encoder; raises ValueError for masks, which it has no use for."""
     if masks is not None:
         raise ValueError("MECLIP masks nothing; leave config.masks out")
-    projector = Head(
-        hidden=settings.projector_hidden,
-        out=settings.embedding_width,
-        batch_norm=settings.batch_norm,
-        dtype=encoder.dtype,
-    )
     text_encoder = make_text_encoder(
         settings.text, vocabulary_size=settings.vocabulary_size, dtype=encoder.dtype
     )
-    text_projector = Head(hidden=(), out=settings.embedding_width, dtype=encoder.dtype)
     return Meclip(
         settings=settings,
         encoder=Encoder(encoder),
-        projector=Network(projector),
+        projector=make_head(settings.projector, dtype=encoder.dtype),
         text_encoder=Network(text_encoder),
-        text_projector=Network(text_projector),
+        text_projector=make_linear(settings.projector.out, dtype=encoder.dtype),
     )

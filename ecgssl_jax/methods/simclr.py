@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
 from ecgssl_jax.methods.embeddings import interleave, separate, spread, unit
 from ecgssl_jax.models.encoders import Encoder, Module
-from ecgssl_jax.models.heads import Head
+from ecgssl_jax.models.heads import Settings as HeadSettings
+from ecgssl_jax.models.heads import make_head
 from ecgssl_jax.models.network import Network
 
 
@@ -20,24 +21,15 @@ class Settings:
 
     Attributes:
       temperature: of the similarities.
-      projector_hidden: widths of the projector's hidden layers.
-      projector_out: width of the space in which views are compared.
-      projector_norm: batch norm after each hidden layer.
+      projector: to the space in which views are compared.
     """
 
     temperature: float = 0.1
-    projector_hidden: tuple[int, ...] = (512,)
-    projector_out: int = 128
-    projector_norm: bool = True
+    projector: HeadSettings = dataclasses.field(default_factory=HeadSettings)
 
     def __post_init__(self):
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, found {self.temperature}")
-        if min(self.projector_out, *self.projector_hidden) < 1:
-            raise ValueError(
-                "projector_hidden and projector_out must be at least 1, found "
-                f"{self.projector_hidden} and {self.projector_out}"
-            )
 
 
 def nt_xent_loss(z1: jax.Array, z2: jax.Array, *, temperature: float) -> jax.Array:
@@ -83,13 +75,15 @@ class SimClr:
     settings: Settings
     encoder: Encoder
     projector: Network
-    num_views: tuple[int, ...] = (2,)
-    text: TextShape | None = None
-    labels: LabelShape | None = None
-    couples_rows: bool = True
+    num_views: ClassVar[tuple[int, ...]] = (2,)
+    text: ClassVar[TextShape | None] = None
+    labels: ClassVar[LabelShape | None] = None
+    couples_rows: ClassVar[bool] = True
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
-        return self.encoder.init_with_head(rng, batch["ecg"], projector=self.projector)
+        return self.encoder.init_with_head(
+            rng, batch["ecg"], "projector", self.projector
+        )
 
     def loss(
         self, params: Tree, extra: Tree, batch: Batch, rng: jax.Array
@@ -136,12 +130,8 @@ def build(
     """The method on any encoder; raises ValueError for masks, which it has no use for."""
     if masks is not None:
         raise ValueError("SimCLR masks nothing; leave config.masks out")
-    projector = Head(
-        hidden=settings.projector_hidden,
-        out=settings.projector_out,
-        batch_norm=settings.projector_norm,
-        dtype=encoder.dtype,
-    )
     return SimClr(
-        settings=settings, encoder=Encoder(encoder), projector=Network(projector)
+        settings=settings,
+        encoder=Encoder(encoder),
+        projector=make_head(settings.projector, dtype=encoder.dtype),
     )

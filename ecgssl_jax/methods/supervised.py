@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import optax
 
 from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
 from ecgssl_jax.models.encoders import Encoder, Module
-from ecgssl_jax.models.heads import Head
+from ecgssl_jax.models.heads import make_linear
 from ecgssl_jax.models.network import Network
 
 
@@ -59,9 +59,9 @@ class Supervised:
     settings: Settings
     encoder: Encoder
     classifier: Network
-    num_views: tuple[int, ...] = (0, 1)
-    text: TextShape | None = None
-    couples_rows: bool = False
+    num_views: ClassVar[tuple[int, ...]] = (0, 1)
+    text: ClassVar[TextShape | None] = None
+    couples_rows: ClassVar[bool] = False
 
     @property
     def labels(self) -> LabelShape:
@@ -69,7 +69,7 @@ class Supervised:
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         return self.encoder.init_with_head(
-            rng, batch["ecg"], classifier=self.classifier
+            rng, batch["ecg"], "classifier", self.classifier
         )
 
     def loss(
@@ -108,7 +108,8 @@ def build(
     """The method on any encoder; raises ValueError for masks, which it has no use for."""
     if masks is not None:
         raise ValueError("supervised training masks nothing; leave config.masks out")
-    classifier = Head(hidden=(), out=settings.num_labels, dtype=encoder.dtype)
     return Supervised(
-        settings=settings, encoder=Encoder(encoder), classifier=Network(classifier)
+        settings=settings,
+        encoder=Encoder(encoder),
+        classifier=make_linear(settings.num_labels, dtype=encoder.dtype),
     )

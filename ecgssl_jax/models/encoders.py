@@ -42,13 +42,12 @@ class Encoder:
         return self.network.init_all(rng, ecg[:1])
 
     def init_with_head(
-        self, rng: jax.Array, ecg: jax.Array, **heads: Network
+        self, rng: jax.Array, ecg: jax.Array, name: str, head: Network
     ) -> tuple[dict[str, Params], dict[str, Statistics]]:
-        """As `init`, of 'encoder' and of a head on its pooled features, by its name."""
+        """As `init`, of 'encoder' and, under `name`, of a head on its pooled features."""
         encoder_rng, head_rng = jax.random.split(rng)
         params, statistics = self.init(encoder_rng, ecg)
         pooled = jax.eval_shape(self.features, params, statistics, ecg[:1])["pooled"]
-        ((name, head),) = heads.items()
         head_params, head_statistics = head.init_all(head_rng, jnp.zeros(pooled.shape))
         return (
             {"encoder": params, name: head_params},
@@ -145,9 +144,10 @@ def make_encoder(settings: Mapping[str, Any], *, dtype: Any) -> Module:
         values[key] = convert(fields[key].type, value, f"config.model.{key}")
     for key, field in fields.items():
         if field.default is dataclasses.MISSING and key not in values:
+            known = [name for name, preset in presets.items() if key in preset]
             raise ConfigError(
-                f"config.model.{key} is missing; set it, or choose a preset of "
-                f"{', '.join(presets)}"
+                f"config.model.{key} is missing; set it"
+                + (f", or choose a preset of {', '.join(known)}" if known else "")
             )
     check(values)
     return module(**values, dtype=dtype)
@@ -198,10 +198,13 @@ def _check_resnet(values: Mapping[str, Any]) -> None:
             "config.model.widening: expected a positive factor, found "
             f"{values['widening']}"
         )
-    if values.get("norm", "batch") == "group" and values.get("features", 64) % 32:
+    features = values.get("features", 64)
+    inner = round(features * values.get("widening", 1.0))
+    if values.get("norm", "batch") == "group" and (features % 32 or inner % 32):
         raise ConfigError(
             "config.model.features: norm='group' makes 32 groups, which do not divide "
-            f"{values['features']}"
+            f"{features}"
+            + (f" and {inner} (with widening)" if inner != features else "")
         )
 
 

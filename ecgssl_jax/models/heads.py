@@ -1,5 +1,6 @@
 """Small networks on pooled features: projectors and predictors."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -7,6 +8,46 @@ import jax
 import jax.numpy as jnp
 
 from ecgssl_jax.models.layers import Dense
+from ecgssl_jax.models.network import Network
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Which head.
+
+    Attributes:
+      hidden: widths of its hidden layers.
+      out: width of what comes out.
+      batch_norm: after each hidden layer.
+    """
+
+    hidden: tuple[int, ...] = (512,)
+    out: int = 128
+    batch_norm: bool = True
+
+    def __post_init__(self):
+        if min(self.out, *self.hidden) < 1:
+            raise ValueError(
+                f"hidden and out must be at least 1, found {self.hidden} and {self.out}"
+            )
+
+
+def make_head(settings: Settings, *, dtype: Any, out_bias: bool = True) -> Network:
+    """The network that the settings describe; `out_bias`, `dtype` as in `Head`."""
+    return Network(
+        Head(
+            hidden=settings.hidden,
+            out=settings.out,
+            batch_norm=settings.batch_norm,
+            out_bias=out_bias,
+            dtype=dtype,
+        )
+    )
+
+
+def make_linear(out: int, *, dtype: Any) -> Network:
+    """A linear map to `out` numbers."""
+    return Network(Head(hidden=(), out=out, dtype=dtype))
 
 
 class Head(nn.Module):

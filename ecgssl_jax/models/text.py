@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ecgssl_jax.models.vit import Blocks, mean_pool, sine_cosine_positions
+from ecgssl_jax.models.vit import mean_pool, sine_cosine_positions, transformer
 
 Pooling = Literal["cls", "mean", "max"]
 
@@ -110,19 +110,7 @@ class TextEncoder(nn.Module):
         # Indexing would take the last row for a token of another vocabulary.
         x = jnp.take(embedding, tokens, axis=0, mode="fill") * self.width**0.5
         x = x + jnp.asarray(sine_cosine_positions(tokens.shape[1], self.width))
-        x = Blocks(
-            depth=self.depth,
-            num_heads=self.num_heads,
-            mlp_ratio=self.mlp_ratio,
-            use_bias=self.use_bias,
-            exact_gelu=self.exact_gelu,
-            norm_eps=self.norm_eps,
-            drop_path=self.drop_path,
-            scan=self.scan,
-            remat=self.remat,
-            dtype=self.dtype,
-            name="transformer",
-        )(x.astype(self.dtype), valid)
+        x = transformer(self)(x.astype(self.dtype), valid)
         return _pool(x, valid, self.pooling)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ecgssl_jax.models.attention import attention
 from ecgssl_jax.models.layers import Dense, LayerNorm
+from ecgssl_jax.settings import ConfigError
 
 _WEIMANN: dict[str, Any] = dict(use_bias=False, num_registers=1)
 _IJEPA: dict[str, Any] = dict(use_bias=True, num_registers=0)
@@ -57,12 +58,13 @@ def sine_cosine_positions(
 
 
 def patchify(ecg: jax.Array, patch_size: int) -> jax.Array:
-    """[B, T, C] -> patches [B, N, P * C]; raises ValueError unless P divides T."""
+    """[B, T, C] -> patches [B, N, P * C]; raises ConfigError unless P divides T."""
     batch, samples, leads = ecg.shape
     if samples % patch_size:
-        raise ValueError(
-            f"{samples} samples cannot be cut into patches of {patch_size}; "
-            "choose a crop that is a multiple of model.patch_size"
+        raise ConfigError(
+            f"config.model.patch_size: {patch_size} does not divide the {samples} "
+            "samples that the encoder is given (of a crop, or of what a view or the "
+            "method cuts from it)"
         )
     return ecg.reshape(batch, samples // patch_size, patch_size * leads)
 
@@ -194,7 +196,7 @@ class Blocks(nn.Module):
         return LayerNorm(self.norm_eps, self.use_bias, self.dtype, name="norm")(x)
 
 
-def _transformer(module: Any) -> Blocks:
+def transformer(module: Any) -> Blocks:
     """The blocks of a module that has their settings among its own fields."""
     names = {field.name for field in dataclasses.fields(Blocks)} - {"parent", "name"}
     settings = {name: getattr(module, name) for name in names}
@@ -272,7 +274,7 @@ class ViT(nn.Module):
             if valid is not None:
                 padding = ((0, 0), (self.num_registers, 0))
                 valid = jnp.pad(valid, padding, constant_values=True)
-        x = _transformer(self)(x, valid)
+        x = transformer(self)(x, valid)
         return x[:, self.num_registers :]
 
 
@@ -335,5 +337,32 @@ class Predictor(nn.Module):
         shape = (len(x), indices.shape[1] - context.shape[1], self.width)
         x = jnp.concatenate([x, jnp.broadcast_to(mask_token, shape)], axis=1)
         x = x + jnp.asarray(positions, x.dtype)[indices]
-        x = _transformer(self)(x, valid)
+        x = transformer(self)(x, valid)
         return dense((self.out_width,), name="projection")(x[:, -num_targets:])
+
+
+# What a predictor takes over from its encoder.
+_SHARED = (
+    "mlp_ratio",
+    "use_bias",
+    "interleaved_positions",
+    "exact_gelu",
+    "norm_eps",
+    "drop_path",
+    "scan",
+    "remat",
+    "dtype",
+)
+
+
+def make_predictor(
+    encoder: ViT, *, width: int, depth: int, num_heads: int
+) -> Predictor:
+    """The predictor of the encoder's tokens, of the same kind in all but its size."""
+    return Predictor(
+        width=width,
+        depth=depth,
+        num_heads=num_heads,
+        out_width=encoder.width,
+        **{name: getattr(encoder, name) for name in _SHARED},
+    )

@@ -17,7 +17,8 @@ class Transform(Protocol):
 
     Pure and traced inside a jitted step. Every record draws for itself. What comes
     out in missing leads and in the padding is anything: `views.make_views` sets
-    both to zero again.
+    both to zero again. One that changes T or the lengths has a class attribute
+    `changes_length = True`; it is applied to all records of a batch.
     """
 
     def __call__(
@@ -39,7 +40,7 @@ class Transform(Protocol):
           rate: Hz, static.
 
         Returns:
-          [B, T, C] float32 and `length`. Only a crop changes T and the lengths.
+          [B, T, C] float32 and `length`. Both as they were, but for `changes_length`.
 
         Raises:
           ValueError: the settings do not fit this rate, T or C.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ class RandomCrop:
 
     A record that is shorter stays whole, with padding at its end.
     """
+
+    changes_length: ClassVar[bool] = True
 
     seconds: float
 

@@ -120,7 +120,7 @@ def _step(step: Any, path: str) -> Step:
             f"{path}: {name}'s probability is {probability}; give one from 0 to 1"
         )
     cls = TRANSFORMS[name]
-    if cls is RandomCrop and probability != 1:
+    if getattr(cls, "changes_length", False) and probability != 1:
         raise ConfigError(
             f"{path}: {name}'s probability is {probability}; it must be 1, because "
             "all records of a batch are of one length"

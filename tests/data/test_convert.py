@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ecgssl_jax.data.convert import Format, convert, quantise
-from ecgssl_jax.data.quality import Thresholds
+from ecgssl_jax.data.findings import Thresholds
 from ecgssl_jax.data.record import RecordError
 from ecgssl_jax.leads import LEADS
 

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from ecgssl_jax.data import masks
+from ecgssl_jax.settings import ConfigError
 
 # Settings with every branch: ranges, one block only, overlap, one draw and many.
 CASES = [
@@ -407,9 +408,15 @@ def test_a_row_depends_on_its_own_uniforms_only(kind, num_patches, settings):
         ("multblock", {}, "did you mean 'multiblock'"),
         ("random", {"kepp": (0.3, 0.4)}, "did you mean 'keep'"),
         ("random", {"keep": (0.4, 0.3)}, "low <= high"),
-        ("random", {"keep": 0.3}, "two numbers"),
-        ("random", {"keep": ("0.3", "0.4")}, "two numbers"),
-        ("blocks", {"num_blocks": (1.0, 2.0)}, "whole numbers"),
+        ("random", {"keep": 0.3}, r"masks\.keep: expected a sequence, found 0\.3"),
+        ("random", {"keep": (0.3, 0.4, 0.5)}, r"masks\.keep: expected 2 values"),
+        (
+            "random",
+            {"keep": ("0.3", "0.4")},
+            r"keep\[0\]: expected float, found '0\.3'",
+        ),
+        ("blocks", {"num_blocks": (1.0, 2.0)}, r"num_blocks\[0\]: expected int"),
+        ("blocks", {"min_block": True}, r"masks\.min_block: expected int, found True"),
         ("random", {"keep": (0.0, 0.3)}, "above 0 and at most 1"),
         ("random", {"keep": (0.3, 1.4)}, "above 0 and at most 1"),
         ("random", {"keep": (0.5, 1.0)}, "leaves no target"),
@@ -419,7 +426,7 @@ def test_a_row_depends_on_its_own_uniforms_only(kind, num_patches, settings):
         ("blocks", {"num_blocks": (4, 5)}, "4 block.s. of at least min_block=10"),
         ("blocks", {"num_blocks": (3, 2)}, "low <= high"),
         ("blocks", {"num_blocks": (0, 2)}, "at least 1"),
-        ("multiblock", {"num_targets": 2.5}, "whole numbers"),
+        ("multiblock", {"num_targets": 2.5}, r"num_targets: expected int, found 2\.5"),
         ("multiblock", {"min_keep": 11}, "only 10 of 50 patches"),
         ("multiblock", {"target_scale": (0.3, 0.6)}, "only 0 of 50 patches"),
         (
@@ -435,8 +442,9 @@ def test_a_row_depends_on_its_own_uniforms_only(kind, num_patches, settings):
     ],
 )
 def test_settings_that_cannot_work_say_what_to_change(kind, settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message) as error:
         masks.build(kind, 50, **settings)
+    assert str(error.value).startswith("config.masks")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import types
 from collections import Counter
 
 import jax
@@ -12,11 +13,11 @@ from scipy import stats
 
 from ecgssl_jax import device_cache, sharding
 from ecgssl_jax.data import masks as masks_lib
-from ecgssl_jax.data.pipeline import Pipeline, check_crop, select_records
+from ecgssl_jax.data.mixture import Mixture, select_records
+from ecgssl_jax.data.pipeline import Pipeline, import_tensorflow
 from ecgssl_jax.data.prepared import DamagedSetError
-from ecgssl_jax.data.writing import prepare_dataset
-from ecgssl_jax.experiment import Data, Mesh
-from ecgssl_jax.settings import ConfigError
+from ecgssl_jax.data.writing import Settings, prepare_dataset
+from ecgssl_jax.experiment import Mesh
 
 RECORDS, LENGTH, CROP = 23, 1000, 700
 SHORT = {3: 600, 7: 550, 11: 800}
@@ -33,11 +34,27 @@ def prepared(tmp_path_factory, make_record, make_source):
     return prepare_dataset(make_source(records), folder, report=lambda text: None)
 
 
+@pytest.fixture(scope="module")
+def other(tmp_path_factory, make_record, make_source):
+    """Nine records of 800 samples, of another scale."""
+    records = [make_record(100 + i, seconds=8, fold=i % 4 + 1) for i in range(9)]
+    folder = tmp_path_factory.mktemp("sets") / "other"
+    settings = Settings(seconds=8, scale=0.002)
+    source = make_source(records)
+    return prepare_dataset(source, folder, settings=settings, report=lambda text: None)
+
+
+def mixed(prepared, other, *, weights=(2.0, 1.0), **fields):
+    """A pipeline on both sets, two rows of the first for each of the second."""
+    rows = (select_records(prepared, (1, 2, 4)), select_records(other, None))
+    mixture = Mixture(sets=(prepared, other), rows=rows, weights=weights)
+    return dataclasses.replace(pipeline(prepared, **fields), mixture=mixture)
+
+
 def pipeline(prepared, *, folds=None, batch_size=8, seed=0, mask=True, **data):
     return Pipeline(
-        prepared=prepared,
-        data=Data(**{"crop": CROP, "cache": "none", **data}),
-        records=select_records(prepared, folds),
+        mixture=Mixture(sets=(prepared,), rows=(select_records(prepared, folds),)),
+        **{"crop": CROP, "cache": "none", **data},
         masks=masks_lib.build("blocks", 14, min_block=2) if mask else None,
         num_patches=14,
         seed=seed,
@@ -127,9 +144,9 @@ def test_a_batch_holds_what_the_set_says_of_its_records(prepared):
 
 
 def test_crops_are_uniform_over_the_record(prepared):
-    rows = full_length(prepared)
+    mixture = Mixture(sets=(prepared,), rows=(full_length(prepared),))
     few = dataclasses.replace(
-        pipeline(prepared, crop=CROP, mask=False, batch_size=200), records=rows
+        pipeline(prepared, crop=CROP, mask=False, batch_size=200), mixture=mixture
     )
     counts = Counter()
     for batch in few.batches(0, 10):
@@ -170,9 +187,9 @@ def test_device_cache_gives_the_same_signals_on_any_mesh(prepared, mesh):
     devices = jax.devices()[: data * fsdp * tensor]
     mesh = sharding.make_mesh(Mesh(data=data, fsdp=fsdp, tensor=tensor), devices)
     resident_pipeline = pipeline(prepared, cache="device", folds=(1, 2, 4))
-    resident = device_cache.load_set(prepared, resident_pipeline.records, mesh)
+    resident = device_cache.load_records(resident_pipeline.mixture, mesh)
     held = resident.addressable_shards[0].data.shape[0]
-    assert held == -(-len(resident_pipeline.records) // (data * fsdp))
+    assert held == -(-len(resident_pipeline.mixture.records) // (data * fsdp))
     materialise = jax.jit(
         device_cache.make_materialise(mesh, crop=CROP, leads=12),
         out_shardings=sharding.batch_sharding(mesh),
@@ -187,7 +204,7 @@ def test_device_cache_gives_the_same_signals_on_any_mesh(prepared, mesh):
 def test_device_cache_exchanges_crops_and_never_the_set(prepared):
     mesh = sharding.make_mesh(Mesh())
     batches = pipeline(prepared, cache="device", mask=False)
-    resident = device_cache.load_set(prepared, batches.records, mesh)
+    resident = device_cache.load_records(batches.mixture, mesh)
     batch = sharding.to_devices(
         next(batches.batches(0, 1)), sharding.batch_sharding(mesh), 8, 0
     )
@@ -204,6 +221,115 @@ def test_device_cache_exchanges_crops_and_never_the_set(prepared):
     assert not any(str(LENGTH * 12) in line for line in collectives)
 
 
+def places_of_epochs(seed, records=20_000, epochs=4):
+    """[epochs, records]: the place that each record has in each epoch."""
+    tf = import_tensorflow()
+    nothing = types.SimpleNamespace(rate=100.0, leads=())
+    mixture = Mixture(sets=(nothing,), rows=(np.arange(records),))
+    batches = Pipeline(
+        mixture=mixture,
+        crop=1,
+        cache="none",
+        masks=None,
+        num_patches=0,
+        seed=seed,
+        batch_size=records,
+    )
+    find = batches._places(tf, range(records))
+    orders = [find(tf.constant(step, tf.int64))[1].numpy() for step in range(epochs)]
+    return np.argsort(orders, axis=1)
+
+
+def test_orders_of_epochs_and_of_seeds_are_independent():
+    places = np.concatenate([places_of_epochs(seed) for seed in range(3)])
+    correlation = np.corrcoef(places)[~np.eye(len(places), dtype=bool)]
+    # Of independent orders its deviation is 1 / sqrt(20,000), 0.007.
+    assert np.abs(correlation).max() < 0.03
+    assert correlation.std() < 0.01
+
+
+def test_records_of_a_batch_meet_again_no_more_often_than_by_chance():
+    batch_of = places_of_epochs(0) // 100
+    rng = np.random.default_rng(0)
+    pairs = rng.integers(20_000, size=(2, 400_000))
+    together = [(epoch[pairs[0]] == epoch[pairs[1]]) for epoch in batch_of]
+    again = (together[0] & together[1]).mean() / together[0].mean()
+    # Two records share one of 200 batches by chance once in 200 epochs.
+    assert again < 0.015
+
+
+def test_rows_have_the_leads_of_their_records(prepared):
+    valid = np.random.default_rng(0).integers(2, size=(RECORDS, 12)).astype(bool)
+    index = {**prepared.index, "lead_valid": valid}
+    some = dataclasses.replace(prepared, index=index)
+    for batch in pipeline(some, folds=(2, 3), mask=False).batches(0, 3):
+        np.testing.assert_array_equal(batch["lead_valid"], valid[batch["record"]])
+
+
+# ---- Mixtures ----
+
+
+def test_a_mixture_takes_each_set_in_its_own_order(prepared, other):
+    """The rows of the first set are those of a run on it alone, one after another."""
+    batches = list(mixed(prepared, other).batches(0, 30))
+    source, record = (
+        np.concatenate([batch[name] for batch in batches])
+        for name in ("source", "record")
+    )
+    first = record[source == 0]
+    assert len(first) == 160 and (source == 1).sum() == 80
+    alone = pipeline(prepared, folds=(1, 2, 4)).batches(0, 20)
+    np.testing.assert_array_equal(
+        first, np.concatenate([batch["record"] for batch in alone])
+    )
+    # Each record of the second set once in each of its epochs, in changing orders.
+    epochs = record[source == 1][:72].reshape(8, 9) - RECORDS
+    np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(9), (8, 1)))
+    assert len(np.unique(epochs, axis=0)) == 8
+
+
+def test_rows_of_a_mixture_are_those_of_their_sets(prepared, other):
+    for batch in mixed(prepared, other).batches(0, 6):
+        for row, (source, record) in enumerate(
+            zip(batch["source"], batch["record"], strict=True)
+        ):
+            origin, place = (other, record - RECORDS) if source else (prepared, record)
+            whole = origin.read([place])[0]
+            windows = np.lib.stride_tricks.sliding_window_view(whole, CROP, axis=0)
+            same = windows.transpose(0, 2, 1) == batch["ecg"][row]
+            assert same.all(axis=(1, 2)).any()
+            length = min(origin.index["length"][place], CROP)
+            assert batch["length"][row] == length
+
+
+def test_a_mixture_continues_and_is_divided_exactly(prepared, other):
+    whole = list(mixed(prepared, other).batches(0, 9))
+    for batch, expected in zip(
+        mixed(prepared, other).batches(4, 9), whole[4:], strict=True
+    ):
+        assert_equal(batch, expected)
+    part = mixed(prepared, other).batches(4, 9, slice(2, 5))
+    for batch, expected in zip(part, whole[4:], strict=True):
+        assert_equal(batch, {name: value[2:5] for name, value in expected.items()})
+
+
+@pytest.mark.parametrize("cache", ["host", "device"])
+def test_a_mixture_in_memory_is_the_one_on_disk(prepared, other, cache):
+    cached = mixed(prepared, other, cache=cache)
+    expected = mixed(prepared, other).batches(0, 4)
+    mesh = sharding.make_mesh(Mesh())
+    parts = sharding.batch_sharding(mesh)
+    materialise, resident = None, None
+    if cache == "device":
+        resident = device_cache.load_records(cached.mixture, mesh)
+        materialise = jax.jit(device_cache.make_materialise(mesh, crop=CROP, leads=12))
+    for batch, whole in zip(cached.batches(0, 4), expected, strict=True):
+        if materialise is not None:
+            put = sharding.to_devices(batch, parts, 8, 0)
+            batch = {k: np.asarray(v) for k, v in materialise(put, resident).items()}
+        assert_equal(batch, whole)
+
+
 def test_shapes_are_those_of_the_batches(prepared):
     for cache in ("none", "device"):
         batches = pipeline(prepared, cache=cache)
@@ -211,16 +337,6 @@ def test_shapes_are_those_of_the_batches(prepared):
         assert {k: (v.shape, v.dtype) for k, v in shapes.items()} == {
             k: (v.shape, v.dtype) for k, v in batch.items()
         }
-
-
-def test_a_fold_that_does_not_exist_is_named(prepared):
-    with pytest.raises(ConfigError, match=r"data.folds: small has no fold \[9\]"):
-        select_records(prepared, (1, 9))
-
-
-def test_a_crop_longer_than_the_records_is_named(prepared):
-    with pytest.raises(ConfigError, match="1001 samples.*stored with 1000"):
-        check_crop(prepared, 1001)
 
 
 def test_a_damaged_record_is_named_from_within_the_pipeline(
@@ -239,14 +355,14 @@ def test_a_damaged_record_is_named_from_within_the_pipeline(
 
 ENDS_EARLY = """
 import sys
+from ecgssl_jax.data.mixture import Mixture
 from ecgssl_jax.data.pipeline import Pipeline
 from ecgssl_jax.data.prepared import open_prepared
-from ecgssl_jax.experiment import Data
 import numpy as np
 
 prepared = open_prepared(sys.argv[1])
-pipeline = Pipeline(prepared=prepared, data=Data(crop=300, cache="none"),
-    records=np.arange(len(prepared)), masks=None, num_patches=0, seed=0, batch_size=64)
+mixture = Mixture(sets=(prepared,), rows=(np.arange(len(prepared)),))
+pipeline = Pipeline(mixture=mixture, crop=300, cache="none", masks=None, num_patches=0, seed=0, batch_size=64)
 batches = pipeline.batches(0, 100_000)
 next(batches)
 batches.close()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ecgssl_jax.data import quality
-from ecgssl_jax.data.quality import KEEP, REJECT, REPAIR, Thresholds
+from ecgssl_jax.data.findings import KEEP, REJECT, REPAIR, Thresholds
 from ecgssl_jax.data.stretches import gap_lengths
 from ecgssl_jax.leads import LEADS
 

@@ -1,4 +1,4 @@
-"""Reports: what counts as equal, the vocabulary, and tokens in sets and batches."""
+"""Reports as tokens: the vocabulary, tokens in sets and in batches."""
 
 import dataclasses
 import json
@@ -8,12 +8,14 @@ import sys
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from ecgssl_jax.data import text
+from ecgssl_jax.data.mixture import Mixture
 from ecgssl_jax.data.pipeline import Pipeline
 from ecgssl_jax.data.prepared import DamagedSetError, open_prepared, write_metadata
+from ecgssl_jax.data.reports import canonical_texts
 from ecgssl_jax.data.writing import Settings, prepare_dataset
-from ecgssl_jax.experiment import Data
 from ecgssl_jax.settings import ConfigError
 
 REPORTS = [
@@ -27,111 +29,6 @@ REPORTS = [
 ]
 
 
-# ---- Canonical form ----
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("Sinus Rhythm", "sinus  rhythm\t"),
-        ("Sinusrhythmus. Linkstyp.", "sinusrhythmus, linkstyp"),
-        ("Sinusrhythmus;Linkstyp!", "sinusrhythmus\r\nlinkstyp"),
-        # Compatible characters: a ligature, a wide form, a composed letter.
-        ("\ufb02at T", "flat T"),
-        ("\uff26\uff2c\uff21\uff34 T", "flat T"),
-        ("Verla\u0308ngerung", "VERLÄNGERUNG"),
-        ("größer", "GRÖSSER"),
-        # Soft hyphens and no-break spaces.
-        ("Links\u00adtyp\u00a0normal", "linkstyp normal"),
-        ("ST- Senkung V1 \u2013 V6", "st-senkung v1-v6"),
-        ("V4 -V6", "V4-V6"),
-        ("- Sinus rhythm\n- normal", "sinus rhythm\nnormal"),
-        ("flutter / fibrillation", "flutter/fibrillation"),
-        ('QRS(T) "abnormal"', "qrs t abnormal"),
-        ("infarct ?", "infarct?"),
-        ("Edit: NORM", "edit norm"),
-        ("AV-Block I. Grades", "av-block i grades"),
-        ("正常、窦性。", "正常,窦性"),
-    ],
-)
-def test_spelling_that_means_the_same_is_one_text(one, other):
-    assert text.canonical_text(one) == text.canonical_text(other) != ""
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("infarct", "infarct?"),
-        ("ST by 0.2 mV", "ST by 02 mV"),
-        ("ST by -0.2 mV", "ST by 0.2 mV"),
-        ("2:1 block", "21 block"),
-        ("V1-V6", "V1, V6"),
-        ("rate > 100", "rate < 100"),
-        ("sinus rhythm; normal", "sinus rhythm normal"),
-        ("Linkstyp, Sinusrhythmus", "Sinusrhythmus, Linkstyp"),
-        ("की", "का"),
-    ],
-)
-def test_what_changes_the_meaning_is_another_text(one, other):
-    assert text.canonical_text(one) != text.canonical_text(other)
-
-
-def test_the_canonical_form_is_written_out():
-    report = "Sinus rhythm.  T inverted in II, III , aVF; QRS 0,12 s (old MI?)"
-    expected = "sinus rhythm; t inverted in ii, iii, avf; qrs 0,12 s old mi?"
-    assert text.canonical_text(report) == expected
-
-
-def test_sorted_phrases_count_in_any_order_but_keep_their_leads():
-    def canonical(report):
-        return text.canonical_text(report, sort_phrases=True)
-
-    one = "Sinus rhythm. ST depressed in II, V5. T inverted in V4, 5 and aVF."
-    assert canonical(one) == canonical(
-        "T inverted in V4, 5 and aVF; ST depressed in II, V5, sinus rhythm"
-    )
-    swapped = "Sinus rhythm. ST depressed in V4, 5 and aVF. T inverted in II, V5."
-    assert canonical(one) != canonical(swapped)
-
-
-@pytest.mark.parametrize("sort_phrases", [False, True])
-def test_the_canonical_form_is_its_own(sort_phrases):
-    # Every kind of character that the rules treat, in random order.
-    rng = np.random.default_rng(0)
-    parts = list("aiv5. ,;:-/?!()\n%+") + ["v4", "ii", "ß", "\u2013", "ª", ". ", ", "]
-    for _ in range(3000):
-        report = "".join(rng.choice(parts, rng.integers(1, 12)))
-        once = text.canonical_text(report, sort_phrases=sort_phrases)
-        assert text.canonical_text(once, sort_phrases=sort_phrases) == once, report
-
-
-def test_the_canonical_form_is_in_normal_form():
-    # Folding the case of this letter takes it apart.
-    assert "\u01f0".casefold() == "j\u030c"
-    assert text.canonical_text("\u01f0") == "\u01f0"
-
-
-@pytest.mark.parametrize("report", ["", "   ", "...", "- - ?!", "\u00ad\n;"])
-def test_a_report_without_words_is_no_text(report):
-    assert text.canonical_text(report) == ""
-
-
-def test_ids_are_equal_exactly_for_equal_texts_in_all_sets():
-    first, second = text.number_texts(["b", "", "a", "b"], ["", "c", "a"])
-    assert first.tolist() == [0, -1, 1, 0] and first.dtype == np.int32
-    assert second.tolist() == [-1, 2, 1]
-
-
-def test_the_summary_counts_texts_distinct_ones_and_repeats():
-    # 5 texts; the two a's and the two b's share theirs.
-    assert text.summarise(["a", "b", "", "a", "c", "b"]) == {
-        "num_texts": 5,
-        "num_distinct": 3,
-        "share_repeated": 0.8,
-    }
-    assert text.summarise(["", ""])["share_repeated"] == 0.0
-
-
 # ---- Vocabulary ----
 
 
@@ -139,6 +36,12 @@ def _train(texts, size):
     model = text.train_vocabulary(texts, size)
     assert model is not None
     return text.Vocabulary(model=model)
+
+
+def _pieces(vocabulary):
+    """The tokens as they are spelt; U+2581 stands for a space."""
+    processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary.model)
+    return processor.id_to_piece(list(range(vocabulary.size)))
 
 
 _TRAIN = """
@@ -164,7 +67,7 @@ def test_a_vocabulary_of_words_that_occur_often_spells_them_in_one_piece():
     texts = ["sinus rhythm"] * 5 + ["sinus arrest"] * 3
     vocabulary = _train(texts, 60)
     tokens, valid = vocabulary.encode(["Sinus rhythm", "arrest."], 6)
-    spelt = [[vocabulary.pieces()[i] for i in row] for row in tokens]
+    spelt = [[_pieces(vocabulary)[i] for i in row] for row in tokens]
     assert spelt[0][:3] == ["<s>", "\u2581sinus", "\u2581rhythm"]
     assert spelt[1][:2] == ["<s>", "\u2581arrest"]
     assert tokens[0].tolist()[3:] == [0, 0, 0] and tokens[1].tolist()[2:] == [0] * 4
@@ -174,7 +77,7 @@ def test_a_vocabulary_of_words_that_occur_often_spells_them_in_one_piece():
 
 def test_special_tokens_have_their_numbers():
     vocabulary = _train(["ab ba"], 20)
-    assert vocabulary.pieces()[:3] == ["<pad>", "<unk>", "<s>"]
+    assert _pieces(vocabulary)[:3] == ["<pad>", "<unk>", "<s>"]
     assert (text.PAD, text.UNKNOWN, text.BEGIN) == (0, 1, 2)
     tokens, _ = vocabulary.encode(["xyz"], 4)
     assert tokens[0, 0] == text.BEGIN and text.UNKNOWN in tokens[0]
@@ -204,7 +107,7 @@ def test_long_texts_are_cut_and_count():
     ],
 )
 def test_small_corpora_have_vocabularies(texts, size):
-    vocabulary = _train(text.canonical_texts(texts), size)
+    vocabulary = _train(canonical_texts(texts), size)
     assert vocabulary.size <= size
     tokens, valid = vocabulary.encode(texts, 16)
     assert tokens.min() >= 0 and tokens.max() < vocabulary.size
@@ -261,11 +164,11 @@ def prepared(make_set):
 def test_preparing_prints_and_stores_the_figures(make_set):
     lines = []
     prepared = make_set(REPORTS, lines.append, sort_phrases=True, vocabulary_size=60)
-    expected = {"num_texts": 5, "num_distinct": 3, "share_repeated": 0.6}
+    expected = {"num_texts": 5, "num_distinct": 4, "share_repeated": 0.4}
     assert prepared.metadata["texts"] == {**expected, "vocabulary_size": 60}
     assert prepared.metadata["settings"]["sort_phrases"] is True
     assert lines[-1] == (
-        "5 of 7 records have a report, 3 distinct; 60.0% of the reports are repeated; "
+        "5 of 7 records have a report, 4 distinct; 40.0% of the reports are repeated; "
         "vocabulary of 60 pieces"
     )
     assert text.open_vocabulary(prepared).sort_phrases
@@ -287,7 +190,7 @@ def test_a_set_without_reports_has_no_vocabulary(make_set):
     assert not (prepared.directory / "vocabulary.model").exists()
     assert prepared.metadata["texts"]["num_texts"] == 0
     assert not any("report" in line for line in lines)
-    with pytest.raises(ConfigError, match=r"config\.data\.name: .* none of its"):
+    with pytest.raises(ConfigError, match=r"config\.data: .* none of its"):
         text.open_vocabulary(prepared)
 
 
@@ -327,17 +230,43 @@ def test_the_hash_of_the_set_covers_its_vocabulary(prepared):
         (prepared.directory / "metadata.json").write_text(json.dumps(content))
 
 
-def test_sets_encoded_together_share_tokens_and_ids(prepared, make_set):
-    other = make_set(["linkstyp", "Sinusbradykardie!", ""])
+def test_reports_become_tokens_by_their_ids(prepared):
     vocabulary = text.open_vocabulary(prepared)
-    one, two = text.encode_sets([prepared, other], vocabulary, 24)
-    assert one.ids.tolist() == [0, 0, -1, 1, 2, -1, 3]
-    assert two.ids.tolist() == [4, 3, -1]
-    for encoded, each in ((one, prepared), (two, other)):
-        tokens = encoded.tokens[encoded.ids + 1]
-        expected, _ = vocabulary.encode(each.index["text"], 24)
-        np.testing.assert_array_equal(tokens, expected)
-    assert one.tokens.dtype.itemsize <= 2
+    reports = [*REPORTS, "linkstyp", "Sinusbradykardie!", ""]
+    encoded = text.encode_texts(reports, vocabulary, 24)
+    assert encoded.ids.tolist() == [0, 0, -1, 1, 2, -1, 3, 4, 3, -1]
+    expected, _ = vocabulary.encode(reports, 24)
+    np.testing.assert_array_equal(encoded.tokens[encoded.ids + 1], expected)
+    assert encoded.tokens.dtype.itemsize <= 2
+
+
+# ---- Several sets ----
+
+
+def test_several_sets_share_a_vocabulary_of_all_their_reports(prepared, make_set):
+    other = make_set(["atrial fibrillation", "sinus rhythm", ""])
+    silent = make_set(["", ""])
+    shared = text.shared_vocabulary([prepared, silent, other])
+    reports = [*REPORTS, "atrial fibrillation", "sinus rhythm"]
+    expected = text.train_vocabulary(canonical_texts(reports), 2000)
+    assert shared.model == expected
+    for own in (prepared, other):
+        assert text.open_vocabulary(own).model != shared.model
+    assert text.shared_vocabulary([silent, other]) == text.open_vocabulary(other)
+    with pytest.raises(ConfigError, match="none of its records has a report"):
+        text.shared_vocabulary([silent])
+
+
+def test_sets_of_different_canonical_forms_are_refused(prepared, make_set):
+    other = make_set(["atrial fibrillation"], sort_phrases=True)
+    with pytest.raises(ConfigError, match="without, .* with --sort-phrases"):
+        text.shared_vocabulary([prepared, other])
+
+
+def test_a_vocabulary_survives_json(prepared):
+    vocabulary = text.open_vocabulary(prepared)
+    values = json.loads(json.dumps(vocabulary.as_json()))
+    assert text.Vocabulary.from_json(values) == vocabulary
 
 
 def test_the_share_cut_counts_records_with_a_text(prepared):
@@ -346,10 +275,10 @@ def test_the_share_cut_counts_records_with_a_text(prepared):
     lengths = valid.sum(axis=1)
     lengths = lengths[lengths > 0]
     for length in (2, 5, 9, 200):
-        (encoded,) = text.encode_sets([prepared], vocabulary, length)
+        encoded = text.encode_texts(REPORTS, vocabulary, length)
         assert encoded.share_cut == pytest.approx((lengths > length).mean())
     with pytest.raises(ValueError, match="at least 2 tokens, found a length of 1"):
-        text.encode_sets([prepared], vocabulary, 1)
+        text.encode_texts(REPORTS, vocabulary, 1)
 
 
 # ---- Batches ----
@@ -358,14 +287,14 @@ def test_the_share_cut_counts_records_with_a_text(prepared):
 def _pipeline(prepared, *, texts=True, **fields):
     vocabulary = text.open_vocabulary(prepared)
     pipeline = Pipeline(
-        prepared=prepared,
-        data=Data(crop=500, cache="none"),
-        records=np.arange(len(prepared)),
+        mixture=Mixture(sets=(prepared,), rows=(np.arange(len(prepared)),)),
+        crop=500,
+        cache="none",
         masks=None,
         num_patches=1,
         seed=0,
         batch_size=5,
-        texts=text.encode_sets([prepared], vocabulary, 12)[0] if texts else None,
+        texts=text.encode_texts(REPORTS, vocabulary, 12) if texts else None,
     )
     return dataclasses.replace(pipeline, **fields)
 
@@ -399,7 +328,7 @@ def test_text_is_sliced_and_resumed_with_the_batch(prepared):
 
 @pytest.mark.parametrize("cache", ["host", "device"])
 def test_shapes_tell_of_text_whatever_the_cache(prepared, cache):
-    pipeline = _pipeline(prepared, data=Data(crop=500, cache=cache))
+    pipeline = _pipeline(prepared, cache=cache)
     shapes = pipeline.shapes()
     assert shapes["text"].shape == shapes["text_valid"].shape == (5, 12)
     batch = next(pipeline.batches(0, 1))

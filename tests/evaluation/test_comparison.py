@@ -47,7 +47,7 @@ def test_question_holds_the_records_of_the_folds_alone():
     np.testing.assert_array_equal(
         asked.rows, np.flatnonzero(prepared.index["fold"] <= 4)
     )
-    np.testing.assert_array_equal(asked.valid[:, 1], asked.rows % 3 != 0)
+    np.testing.assert_array_equal(asked.known[:, 1], asked.rows % 3 != 0)
     assert asked.classes == ("a", "b")
 
 
@@ -77,7 +77,7 @@ def test_unknown_labels_count_for_nothing():
     asked = question(prepared, "labels", FOLDS)
     score = answer(asked, features[asked.rows], FOLDS)
     wrong = dataclasses.replace(
-        asked, labels=np.where(asked.valid, asked.labels, 1 - asked.labels)
+        asked, labels=np.where(asked.known, asked.labels, 1 - asked.labels)
     )
     assert answer(wrong, features[asked.rows], FOLDS).macro == score.macro
 

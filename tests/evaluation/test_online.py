@@ -24,7 +24,7 @@ def prepared(tmp_path_factory):
 
 
 def make_probe(prepared, **values):
-    settings = online.probe_settings(values, "config.evaluators.probe")
+    settings = online.evaluator_settings({"probe": values})["probe"]
     return online.make_probe(
         settings,
         "config.evaluators.probe",
@@ -108,7 +108,7 @@ def test_the_parts_are_of_their_folds_and_drawn_once(prepared):
 )
 def test_wrong_settings_are_named_without_a_set(values, message):
     with pytest.raises(ConfigError, match=message):
-        online.probe_settings(values, "config.evaluators.probe")
+        online.evaluator_settings({"probe": values})
 
 
 def test_a_set_that_does_not_fit_is_named(prepared):

@@ -1,5 +1,6 @@
 """Probes against scikit-learn, closed forms and planted structure."""
 
+import jax
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -42,14 +43,13 @@ def test_linear_probe_agrees_with_scikit_learn(l2):
     expected = [judge(y, every, standardised(features), l2) for y in labels.T]
     logits = probe.logits(features)
     np.testing.assert_allclose(logits, np.stack(expected, axis=1), atol=1e-3)
-    assert probe.gap < 1e-8
 
 
 def test_linear_probe_ignores_unknown_labels():
     features, labels = features_and_labels()
     known = np.random.default_rng(1).random(labels.shape) < 0.7
     unknown = np.where(known, labels, np.nan)
-    probe = probes.linear_probe(features, unknown, labels_valid=known, l2=[1e-2])
+    probe = probes.linear_probe(features, unknown, known=known, l2=[1e-2])
     # The statistics are those of all records: features need no label.
     expected = [
         judge(y, rows, standardised(features), 1e-2)
@@ -138,7 +138,7 @@ def test_ridge_probe_ignores_unknown_labels():
     known = np.random.default_rng(1).random(labels.shape) < 0.7
     known[:, 1] = known[:, 0]
     unknown = np.where(known, labels, np.nan)
-    probe = probes.ridge_probe(features, unknown, labels_valid=known, l2=0.03)
+    probe = probes.ridge_probe(features, unknown, known=known, l2=0.03)
     inputs, logits = standardised(features), probe.logits(features)
     for label, rows in enumerate(known.T):
         model = Ridge(alpha=0.03 * rows.sum()).fit(inputs[rows], labels[rows, label])
@@ -204,31 +204,44 @@ def test_attention_probe_sees_neither_held_out_nor_unknown_labels():
     changed[100:] = labels[100:]
     plain, masked = (
         probes.attention_probe(
-            tokens, y, labels_valid=v, held_out=held_out, steps=20, evaluate_every=20
+            tokens, y, known=v, held_out=held_out, steps=20, evaluate_every=20
         )
         for y, v in [(labels, known), (changed, known)]
     )
-    np.testing.assert_array_equal(plain.losses, masked.losses)
+    jax.tree.map(np.testing.assert_array_equal, plain.params, masked.params)
     flipped = labels.copy()
     flipped[100:] = 1 - flipped[100:]
     other = probes.attention_probe(
-        tokens, flipped, labels_valid=known, held_out=held_out, steps=20
+        tokens, flipped, known=known, held_out=held_out, steps=20
     )
-    np.testing.assert_array_equal(plain.losses, other.losses)
+    jax.tree.map(np.testing.assert_array_equal, plain.params, other.params)
 
 
-def test_attention_probe_starts_at_the_entropy_of_its_known_labels():
+def test_attention_probe_takes_unknown_labels_for_no_negatives():
+    tokens, labels = tokens_and_labels()
+    labels = np.hstack([labels, labels])
+    known = np.ones(labels.shape, bool)
+    known[60:, 1] = False
+    probe = probes.attention_probe(tokens, labels, known=known, **ATTENTION)
+    # Half of the known labels are positive, of all rows a twentieth.
+    probability = 1 / (1 + np.exp(-probe.logits(tokens)[:, 1]))
+    assert probability.mean() == pytest.approx(0.5, abs=0.2)
+
+
+def test_attention_probe_starts_at_the_log_odds_of_its_known_labels():
     tokens, labels = tokens_and_labels()
     labels = np.hstack([labels, 1 - labels])
     known = np.ones(labels.shape, bool)
     known[60:, 1] = False
     probe = probes.attention_probe(
-        tokens, labels, labels_valid=known, steps=1, batch_size=len(tokens)
+        tokens, labels, known=known, steps=1, batch_size=len(tokens)
     )
-    share = [labels[rows, label].mean() for label, rows in enumerate(known.T)]
-    entropy = [-p * np.log(p) - (1 - p) * np.log(1 - p) for p in share]
-    expected = np.average(entropy, weights=known.sum(axis=0))
-    assert probe.losses == pytest.approx([expected], rel=1e-2)
+    share = np.array([labels[rows, label].mean() for label, rows in enumerate(known.T)])
+    # Smoothed by half a record, and one step of at most the learning rate away.
+    expected = np.log(share) - np.log(1 - share)
+    np.testing.assert_allclose(probe.params["bias"], expected, atol=5e-3)
+    logits = probe.logits(tokens).mean(axis=0)
+    np.testing.assert_allclose(logits, expected, atol=0.1)
 
 
 def test_attention_probe_never_looks_at_padding():
@@ -258,7 +271,7 @@ def test_scores_do_not_depend_on_the_other_records():
         ("must hold positive strengths", {"l2": [0.0]}),
         ("800 of 800 training rows are held out", {"held_out": np.ones(800, bool)}),
         (r"held_out is \(7,\)", {"held_out": np.ones(7, bool)}),
-        (r"labels_valid is \(800, 2\)", {"labels_valid": np.ones((800, 2))}),
+        (r"known is \(800, 2\)", {"known": np.ones((800, 2))}),
     ],
 )
 def test_settings_that_cannot_work_are_refused(message, settings):

@@ -2,6 +2,7 @@ import json
 
 from ecgssl_jax.evaluation.comparison import Folds, Score
 from ecgssl_jax.evaluation.metrics import MacroScore
+from ecgssl_jax.evaluation.provenance import Provenance
 from ecgssl_jax.evaluation.report import Row, as_json, notes, table, write
 
 
@@ -40,31 +41,55 @@ def test_json_has_an_object_for_each_seed(tmp_path):
     assert paths[0].read_text() == "text\n"
 
 
-def test_notes_say_which_fold_was_used_for_what():
+def known(*learnt_from, trained_on=(1, 2, 9), selected_on=(), changed=False):
+    return Provenance(
+        trained_on=trained_on,
+        selected_on=selected_on,
+        learnt_from=learnt_from or ("signals",),
+        changed=changed,
+    )
+
+
+def noted(provenance, *, valid=(9,), left_out=None) -> str:
     lines = notes(
-        Folds(train=(1, 2, 3, 4), valid=(9,)),
+        Folds(train=(1, 2, 3, 4), valid=valid),
         protocol="linear",
         sizes={"all": (40, 10)},
-        best_on=(9,),
-        seen=(1, 2, 9),
-        left_out={"all": {"b": "no positive among 3 records"}},
+        provenance=provenance,
+        left_out={"all": left_out or {}},
     )
-    text = " ".join(lines)
+    return " ".join(lines)
+
+
+def test_notes_say_which_fold_was_used_for_what():
+    text = noted(known(selected_on=(9,)), left_out={"b": "no positive among 3 records"})
     assert "trained on folds 1-4, evaluated on fold 9 (all: 40 and 10 records)" in text
     assert "Fold 4 selected the probe's strength" in text
     assert "Fold 9 is the selection fold" in text
-    assert "pre-training saw the signals of fold 9" in text
+    assert "saw the signals of fold 9, without labels; config" in text
     assert "leaves out 1 labels" in text and ": b." in text
 
 
 def test_folds_that_selected_nothing_are_not_called_so():
-    lines = notes(
-        Folds(train=(1, 2), valid=(10,)),
-        protocol="linear",
-        sizes={"all": (40, 10)},
-        best_on=(9,),
-        seen=(1, 2, 9),
-        left_out={"all": {}},
-    )
-    assert "selection fold" not in " ".join(lines)
-    assert "saw the signals" not in " ".join(lines)
+    text = noted(known(selected_on=(9,)), valid=(10,))
+    assert "selection fold" not in text
+    assert "The pre-training saw" not in text
+
+
+def test_labels_that_were_trained_on_make_the_figure_invalid():
+    text = noted(known("signals", "labels"))
+    assert "saw the signals and labels of fold 9" in text
+    assert "fold 9: the figure of the pre-trained encoder is no valid one; " in text
+    assert "without labels" not in text
+
+
+def test_reports_that_were_trained_on_make_the_recall_invalid():
+    text = noted(known("signals", "reports"))
+    assert "saw the signals and reports of fold 9, without labels: the" in text
+    assert "recall of the retrieval is no valid figure" in text
+
+
+def test_a_set_that_was_prepared_again_is_unknown():
+    text = noted(known(trained_on=(), changed=True))
+    assert "is unknown" in text and "may be no test figures" in text
+    assert "unknown" not in noted(known())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ecgssl_jax.evaluation.retrieval import retrieve, table
+from ecgssl_jax.settings import ConfigError
 
 
 def test_recall_is_that_of_sorting_by_similarity():
@@ -64,4 +65,14 @@ def test_no_record_is_an_error():
 def test_table_shows_recall_beside_chance():
     found = retrieve(np.eye(4), np.eye(4), np.arange(4), depths=(1, 2))
     text = table({"ECG to text": found})
-    assert "| ECG to text | 1.000 (0.250) | 1.000 (0.500) |" in text
+    assert "| ECG to text | 1.000 (.250)      | 1.000 (.500)      |" in text
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_embeddings_that_are_not_finite_are_no_hits(value):
+    vectors = np.eye(4)
+    broken = vectors.copy()
+    broken[1, 2] = value
+    for pair in ((broken, vectors), (vectors, broken)):
+        with pytest.raises(ConfigError, match="not all embeddings are finite"):
+            retrieve(*pair, np.arange(4))

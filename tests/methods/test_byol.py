@@ -8,6 +8,7 @@ import pytest
 
 from ecgssl_jax.methods import byol
 from ecgssl_jax.methods.byol import byol_loss
+from ecgssl_jax.models.heads import Settings as HeadSettings
 from ecgssl_jax.models.resnet import ResNet
 
 B, T, C = 8, 64, 3
@@ -15,7 +16,8 @@ ENCODER = ResNet(blocks=(1,), bottleneck=False, features=4)
 
 
 def method(**settings):
-    sizes = dict(projector_hidden=(6,), projector_out=4, predictor_hidden=(6,))
+    head = HeadSettings(hidden=(6,), out=4)
+    sizes = dict(projector=head, predictor=head)
     return byol.build(
         byol.Settings(**(sizes | settings)), ENCODER, steps=10, masks=None
     )
@@ -109,13 +111,20 @@ def test_the_target_moves_by_the_schedule(step):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_features_are_those_of_the_target():
+def test_features_are_those_of_the_online_network():
     made = method()
     params, extra = state()
     features = functools.partial(made.features, batch=batch())
     found = features(params, extra)["pooled"]
+    no_target = {**extra, "target": None, "target_statistics": None}
+    np.testing.assert_array_equal(features(params, no_target)["pooled"], found)
     other, _ = made.init(jax.random.key(5), batch())
-    np.testing.assert_array_equal(features(other, extra)["pooled"], found)
+    assert np.abs(features(other, extra)["pooled"] - found).max() > 1e-3
+
+
+def test_a_predictor_of_another_width_than_its_target_is_refused():
+    with pytest.raises(ValueError, match=r"projector.out is 128, predictor.out 64"):
+        byol.Settings(predictor=HeadSettings(out=64))
 
 
 def test_equal_vectors_have_no_distance_and_a_finite_gradient():

@@ -11,12 +11,15 @@ import pytest
 from ecgssl_jax import assembly, sharding
 from ecgssl_jax.data import masks
 from ecgssl_jax.experiment import Mesh, parse
-from ecgssl_jax.optim import make_optimiser, path_string
+from ecgssl_jax.optim import make_optimiser
+from ecgssl_jax.rules import path_string
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.signals import Statistics, prepare_views
 from ecgssl_jax.signals.views import build_views
 from ecgssl_jax.state import abstract_state, make_init
-from ecgssl_jax.train import Task, make_update, train
+from ecgssl_jax.step import make_update
+from ecgssl_jax.task import Task
+from ecgssl_jax.train import train
 
 B, SAMPLES, LEADS, PATCH, WORDS, S = 16, 160, 12, 20, 30, 6
 VIT = dict(name="vit", width=16, depth=1, num_heads=2, patch_size=PATCH)
@@ -26,12 +29,11 @@ VIEW = (
     ("gaussian_noise", 0.5, dict(deviation=(0.0, 0.1))),
 )
 TWO_VIEWS = dict(views=(VIEW, VIEW))
-HEAD = dict(projector_hidden=(8,), projector_out=4)
+HEAD = dict(hidden=(8,), out=4)
 TEXT = dict(width=8, depth=1, num_heads=2)
 MECLIP = dict(
     name="meclip",
-    projector_hidden=(8,),
-    embedding_width=4,
+    projector=HEAD,
     text=TEXT,
     text_length=S,
     vocabulary_size=WORDS,
@@ -40,10 +42,14 @@ BLOCKS = dict(kind="blocks", keep=(0.3, 0.5), min_block=1)
 JEPA = dict(name="jepa", predictor_width=8, predictor_depth=1, predictor_num_heads=2)
 CASES = {
     "jepa": dict(method=JEPA, model=VIT, masks=BLOCKS),
-    "simclr": dict(method=dict(name="simclr", **HEAD), model=RESNET, **TWO_VIEWS),
-    "simclr-vit": dict(method=dict(name="simclr", **HEAD), model=VIT, **TWO_VIEWS),
+    "simclr": dict(
+        method=dict(name="simclr", projector=HEAD), model=RESNET, **TWO_VIEWS
+    ),
+    "simclr-vit": dict(
+        method=dict(name="simclr", projector=HEAD), model=VIT, **TWO_VIEWS
+    ),
     "byol": dict(
-        method=dict(name="byol", predictor_hidden=(8,), **HEAD),
+        method=dict(name="byol", projector=HEAD, predictor=HEAD),
         model=RESNET,
         **TWO_VIEWS,
     ),
@@ -52,8 +58,10 @@ CASES = {
         method=MECLIP | dict(mode="multi_positive"), model=VIT, views=(VIEW,)
     ),
     "supervised": dict(method=dict(name="supervised", num_labels=3), model=RESNET),
-    "clocs": dict(method=dict(name="clocs", mode="cmsc", **HEAD), model=RESNET),
-    "clocs-vit": dict(method=dict(name="clocs", mode="cmsmlc", **HEAD), model=VIT),
+    "clocs": dict(method=dict(name="clocs", mode="cmsc", projector=HEAD), model=RESNET),
+    "clocs-vit": dict(
+        method=dict(name="clocs", mode="cmsmlc", projector=HEAD), model=VIT
+    ),
 }
 every_case = pytest.mark.parametrize("case", CASES)
 every_method = pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_loss_of_a_padded_batch_is_that_of_its_rows_without_padding():
     @jax.jit
     def row_error(ecg, context, targets):
         """The modules called one by one, on arrays of the row's own size."""
-        seen = method.encoder.apply(params["encoder"], ecg, context)
+        seen = method.encoder.network.apply(params["encoder"], ecg, context)
         predictions = method.predictor.apply(
             params["predictor"],
             seen,
@@ -206,7 +206,7 @@ def test_loss_of_a_padded_batch_is_that_of_its_rows_without_padding():
             num_patches=N,
             num_targets=targets.shape[1],
         )
-        wanted = method.encoder.apply(extra["target_encoder"], ecg)
+        wanted = method.encoder.network.apply(extra["target_encoder"], ecg)
         return jnp.abs(predictions - vit.take_tokens(wanted, targets)).mean()
 
     total = tokens = 0
@@ -366,7 +366,9 @@ def test_metrics_of_the_targets_are_numpys():
     method = _method(**ALL_TERMS)
     params, extra = _trees(method, batch)
     _, metrics = _loss(method, params, extra, batch)
-    tokens = jax.jit(method.encoder.apply)(extra["target_encoder"], batch["ecg"])
+    tokens = jax.jit(method.encoder.network.apply)(
+        extra["target_encoder"], batch["ecg"]
+    )
     tokens = np.asarray(tokens, np.float64)
     tokens -= tokens.mean(axis=-1, keepdims=True)
     tokens /= np.sqrt(tokens.var(axis=-1, keepdims=True) + 1e-5)

@@ -13,6 +13,7 @@ from ecgssl_jax import optim
 from ecgssl_jax.interop import torch
 from ecgssl_jax.methods import jepa
 from ecgssl_jax.methods.ema import ema_weights
+from ecgssl_jax.models.encoders import Encoder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PRECISIONS = {"float64": 1e-9, "float32": 1e-5}
@@ -116,9 +117,8 @@ def test_ijepa_blocks_are_predicted_by_the_method_itself():
     modules = torch.load(state, "ijepa1d", num_heads=4, predictor_num_heads=4)
     method = jepa.Jepa(
         settings=jepa.Settings(separate=True, normalise_targets=True, exponent=1.0),
-        encoder=modules["encoder"].module,
+        encoder=Encoder(modules["encoder"].module.module),
         predictor=modules["predictor"].module,
-        patch_size=25,
         steps=1,
     )
     context, targets = golden["context"], golden["targets"].swapaxes(0, 1)
@@ -157,9 +157,8 @@ def _weimann_method(golden, *, separate):
             separate=separate,
             ema=(config["encoder_momentum"], config["final_encoder_momentum"]),
         ),
-        encoder=modules["encoder"].module,
+        encoder=Encoder(modules["encoder"].module.module),
         predictor=modules["predictor"].module,
-        patch_size=config["patch_size"],
         steps=config["steps"],
     )
     settings = optim.Settings(

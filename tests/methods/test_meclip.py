@@ -160,7 +160,7 @@ def test_a_learned_temperature_stays_within_its_range(logit):
         (dict(temperature=0.0), "temperature must be positive"),
         (dict(temperature=2.0, learn_temperature=True), "begins within"),
         (dict(temperature_range=(0.5, 0.1)), "the lower one first"),
-        (dict(embedding_width=0), "must be at least 1"),
+        (dict(vocabulary_size=0), "must be at least 1"),
         (dict(text_length=1), "text_length must be at least 2"),
     ],
 )

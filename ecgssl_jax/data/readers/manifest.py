@@ -20,7 +20,6 @@ Columns:
 All others are kept as attributes, as they are.
 """
 
-import csv
 import dataclasses
 import difflib
 import functools
@@ -41,9 +40,17 @@ from ecgssl_jax.data.readers.signals import (
     read_array,
     split_leads,
 )
-from ecgssl_jax.data.readers.source import Reading, Source, SourceError, split
+from ecgssl_jax.data.readers.source import (
+    Reading,
+    Source,
+    SourceError,
+    Task,
+    in_parts,
+)
+from ecgssl_jax.data.readers.table import BEYOND, is_empty, read_columns, read_rows
 from ecgssl_jax.data.readers.wfdb_records import read_header, read_wfdb
 from ecgssl_jax.data.record import Record, RecordError
+from ecgssl_jax.data.workers import run_tasks
 
 # The columns, with other names for them, which are taken for mistakes: as an
 # attribute, an identifier would be stored in clear.
@@ -61,11 +68,25 @@ _OWN: dict[str, tuple[str, ...]] = {
 }
 _BY_OTHER_NAME = {name: own for own, names in _OWN.items() for name in (own, *names)}
 _LABEL = "label_"
-_BEYOND = "beyond the last column"
+# What arrays do not say themselves, and the flags that do.
+_NEEDED = {"rate": "source-rate", "unit": "unit", "leads": "leads"}
+# Read at a time by one process: a second or two of work, as starting it is.
+_HEADERS = 8192
 
 
-def manifest_source(path: str | Path, signals: Signals) -> Source:
+def manifest_source(
+    path: str | Path, signals: Signals, *, find_rates: bool = True, workers: int = 1
+) -> Source:
     """The records that a table lists; `signals` where its columns do not say.
+
+    The table is read anew for each pass over it, and never held in memory.
+
+    Args:
+      path: the table.
+      signals: what the flags say.
+      find_rates: whether all sampling rates are wanted, for which the header of each
+        WFDB record is read.
+      workers: processes that read headers, where they are many.
 
     Raises:
       SourceError: not a table, no column `path`, a column named almost as one of
@@ -73,64 +94,53 @@ def manifest_source(path: str | Path, signals: Signals) -> Source:
     """
     path = Path(path)
     check_signals(signals)
-    columns, rows = read_table(path)
+    columns = read_columns(path)
     _check_columns(path, columns)
-    if not rows:
+    facts = _survey(path, columns)
+    if not facts.num_rows:
         raise SourceError(f"{path} has no rows")
-    rates, array = _scan(path.parent, signals, rows)
-    for name, flag in (("rate", "source-rate"), ("unit", "unit"), ("leads", "leads")):
-        if array and name not in columns and getattr(signals, name) is None:
-            raise SourceError(
-                f"{path} has no column {name!r}, and {array} is no WFDB record, whose "
-                f"header says it; add the column or pass --{flag}"
-            )
-    ids = Counter(_text(row["id"]) for row in rows if row.get("id", "") != "")
-    repeated = [id for id, count in ids.items() if count > 1]
-    if repeated:
-        raise SourceError(f"{path}: column 'id' repeats {', '.join(repeated[:5])}")
-    labels = _label_names(path, rows, columns)
+    missing = [
+        (name, flag)
+        for name, flag in _NEEDED.items()
+        if name not in columns and getattr(signals, name) is None
+    ]
+    rates, array = [], None
+    if find_rates or missing:
+        rates, array = _scan(path, signals, facts.num_rows, find_rates, workers)
+    if array and missing:
+        name, flag = missing[0]
+        raise SourceError(
+            f"{path} has no column {name!r}, and {array} is no WFDB record, whose "
+            f"header says it; add the column or pass --{flag}"
+        )
+    if facts.repeated:
+        raise SourceError(
+            f"{path}: column 'id' repeats {', '.join(facts.repeated[:5])}"
+        )
+    labels = _label_names(path, columns, facts.labels)
     return Source(
-        description=f"records listed in {path.name}, {len(rows)} records",
-        tasks=[
-            functools.partial(_read_rows, path.parent, signals, labels, part)
-            for part in split(rows)
-        ],
-        num_records=len(rows),
+        description=f"records listed in {path.name}, {facts.num_rows} records",
+        tasks=_Tasks(path=path, signals=signals, labels=labels),
+        num_records=facts.num_rows,
         rates=tuple(rates),
         labels=labels,
         notes=_notes(columns),
     )
 
 
-def read_table(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """Columns and rows of a CSV or Parquet file; empty cells are ""."""
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            import pyarrow.parquet
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Tasks:
+    """The tasks of a table, made row by row as they are taken."""
 
-            with pyarrow.parquet.ParquetFile(path) as table:
-                columns = list(table.schema_arrow.names)
-                rows = [
-                    _filled(row)
-                    for batch in table.iter_batches()
-                    for row in batch.to_pylist()
-                ]
-        else:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file, restkey=_BEYOND)
-                rows = [_filled(row) for row in reader]
-                columns = list(reader.fieldnames or ())
-    except (OSError, ValueError, csv.Error) as error:
-        raise SourceError(f"{path} cannot be read as a table: {error}") from error
-    return columns, rows
+    path: Path
+    signals: Signals
+    labels: tuple[str, ...]
 
-
-def _filled(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: "" if _is_empty(value) else value for name, value in row.items()}
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    def __iter__(self) -> Iterator[Task]:
+        for rows in in_parts(read_rows(self.path)):
+            yield functools.partial(
+                _read_rows, self.path.parent, self.signals, self.labels, rows
+            )
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
@@ -181,23 +191,75 @@ def _is_attribute(column: str) -> bool:
     return column not in _OWN and not column.startswith(_LABEL)
 
 
+@dataclasses.dataclass(kw_only=True)
+class _Facts:
+    """What the table says as a whole.
+
+    Attributes:
+      num_rows: how many records it lists.
+      repeated: identifiers that more than one row has, in their order.
+      labels: names that the column `labels` holds.
+    """
+
+    num_rows: int = 0
+    repeated: list[str] = dataclasses.field(default_factory=list)
+    labels: set[str] = dataclasses.field(default_factory=set)
+
+
+def _survey(path: Path, columns: Sequence[str]) -> _Facts:
+    facts, ids = _Facts(), Counter()
+    for row in read_rows(path):
+        facts.num_rows += 1
+        if row.get("id", "") != "":
+            ids[_text(row["id"])] += 1
+        if "labels" in columns:
+            facts.labels |= _listed(row["labels"])
+    facts.repeated = [id for id, count in ids.items() if count > 1]
+    return facts
+
+
 def _scan(
-    root: Path, signals: Signals, rows: Sequence[Mapping]
+    path: Path, signals: Signals, num_rows: int, find_rates: bool, workers: int
 ) -> tuple[list[float], str | None]:
-    """All sampling rates, and the first path of an array, if any."""
+    """All sampling rates, if wanted, and the first path of an array, if any."""
+    rows = (
+        {name: row[name] for name in ("path", "rate") if name in row}
+        for row in read_rows(path)
+    )
+    arguments = (
+        (path.parent, signals, part, find_rates) for part in in_parts(rows, _HEADERS)
+    )
     rates, first_array = set(), None
-    for row in tqdm(rows, unit="record", desc="headers", delay=2):
+    with tqdm(total=num_rows, unit="record", desc="headers", delay=2) as bar:
+        for count, found, array in run_tasks(_scan_rows, arguments, workers=workers):
+            bar.update(count)
+            rates |= found
+            first_array = first_array or array
+            if first_array and not find_rates:
+                break
+    return sorted(rate for rate in rates if 0 < rate < math.inf), first_array
+
+
+def _scan_rows(
+    root: Path, signals: Signals, rows: Sequence[Mapping], find_rates: bool
+) -> tuple[int, set[float], str | None]:
+    """`_scan` of some rows, and how many they are."""
+    rates, first_array = set(), None
+    for row in rows:
         path = str(row["path"])
         record = _wfdb_record(root / path)
+        if record is None:
+            first_array = first_array or path
+        if not find_rates:
+            continue
         try:
             if record is None:
-                first_array = first_array or path
                 rates.add(_own_signals(row, signals, path).rate or math.nan)
             else:
                 rates.add(read_header(Path(f"{record}.hea")).rate)
         except RecordError:
             pass  # reported when the record is read
-    return sorted(rate for rate in rates if 0 < rate < math.inf), first_array
+    return len(rows), rates, first_array
 
 
 def _wfdb_record(path: Path) -> Path | None:
@@ -208,20 +270,21 @@ def _wfdb_record(path: Path) -> Path | None:
     return path if named else None
 
 
-def _label_names(path, rows, columns) -> tuple[str, ...]:
+def _label_names(
+    path: Path, columns: Sequence[str], listed: set[str]
+) -> tuple[str, ...]:
     own = [name for name in columns if name.startswith(_LABEL)]
     if own and "labels" in columns:
         raise SourceError(f"{path} has a column 'labels' and columns {own}; keep one")
     if own:
         return tuple(name.removeprefix(_LABEL) for name in own)
-    names = {name for row in rows for name in _listed(row.get("labels", ""))}
-    return tuple(sorted(name for name in names if name.lower() != "none"))
+    return tuple(sorted(name for name in listed if name.lower() != "none"))
 
 
 def _listed(cell: Any) -> set[str]:
     """The names in a cell of the column `labels`."""
     names = cell if isinstance(cell, list) else str(cell).split(";")
-    return {str(name).strip() for name in names if not _is_empty(name)} - {""}
+    return {str(name).strip() for name in names if not is_empty(name)} - {""}
 
 
 def _read_rows(
@@ -240,10 +303,10 @@ def _read_row(root, signals, labels, row, id) -> Record:
     if row["path"] == "":
         raise RecordError(f"the row of {id!r} has no path")
     path = root / str(row["path"])
-    if _BEYOND in row:
+    if BEYOND in row:
         raise RecordError(
             f"{path}: its row has more cells than the table has columns, from "
-            f"{row[_BEYOND][0]!r} on; a comma within a text needs quotes around it"
+            f"{row[BEYOND][0]!r} on; a comma within a text needs quotes around it"
         )
     own = _own_signals(row, signals, path)
     facts: dict[str, Any] = {

@@ -8,6 +8,7 @@ and only its length is verified. Format: header(5) and signal(5) of the WFDB
 Applications Guide.
 """
 
+import dataclasses
 import functools
 import re
 from collections.abc import Iterator, Sequence
@@ -26,8 +27,11 @@ from ecgssl_jax.data.readers.source import (
 from ecgssl_jax.data.readers.units import millivolts_per_unit
 from ecgssl_jax.data.readers.wfdb_header import Header, Signal, read_header
 from ecgssl_jax.data.record import Record, RecordError
+from ecgssl_jax.data.workers import run_tasks
 from ecgssl_jax.leads import canonical_lead, lead_columns, unknown_leads
 
+# Headers that one process reads at a time: a second or two of work, as starting it is.
+_HEADERS = 8192
 _DEFAULT_GAIN = 200.0  # header(5): steps per mV where the gain is zero or absent
 _MISSING_16 = -32768  # signal(5): an invalid sample of format 16
 _FORMAT_16 = re.compile(r"^16(?:\+(\d+))?$")  # with the offset in its file, bytes
@@ -36,7 +40,9 @@ _FACT = re.compile(r"^<?(age|sex|gender)>?\s*:\s*(.*)$", re.IGNORECASE)
 _HEADING = re.compile(r"^<[^>]*>\s*:?\s*$")
 
 
-def wfdb_source(root: str | Path, *, label_comment: str = "") -> Source:
+def wfdb_source(
+    root: str | Path, *, label_comment: str = "", workers: int = 1
+) -> Source:
     """All WFDB records below `root`, by the path of their header.
 
     These are the headers found there and the names in a file RECORDS, so that a
@@ -47,6 +53,7 @@ def wfdb_source(root: str | Path, *, label_comment: str = "") -> Source:
       root: the folder.
       label_comment: a header comment with the record's labels, separated by
         commas: "Dx" for "# Dx: 426783006,59118001". Without it there are none.
+      workers: processes that read headers, where they are many.
 
     Raises:
       SourceError: no records, no record with such a comment, or none with a
@@ -56,31 +63,15 @@ def wfdb_source(root: str | Path, *, label_comment: str = "") -> Source:
     names = _record_names(root)
     if not names:
         raise SourceError(f"{root} holds no WFDB records: no file *.hea, no RECORDS")
-    rates: dict[str, float] = {}
-    labels: dict[str, tuple[str, ...]] = {}
-    segments, known, unknown = set(), False, set()
-    for name in tqdm(sorted(names), unit="record", desc="headers", delay=2):
-        try:
-            header = read_header(root / f"{name}.hea")
-        except RecordError:
-            continue  # reported when the record is read
-        rates[name] = header.rate
-        if label_comment:
-            labels[name] = tuple(_labels(header, label_comment))
-        folder = name.rpartition("/")[0]
-        segments |= {f"{folder}/{x}" if folder else x for x in header.segments}
-        for signal in header.signals:
-            is_known = canonical_lead(signal.name) is not None
-            known |= is_known
-            if not is_known:
-                unknown.add(signal.name)
-    if unknown and not known:
+    found = _scan(root, label_comment, sorted(names), workers)
+    if found.unknown and not found.known:
         raise SourceError(
             f"no signal of any record below {root} is a standard lead; found "
-            f"{', '.join(map(repr, sorted(unknown)[:20]))}"
+            f"{', '.join(map(repr, sorted(found.unknown)[:20]))}"
         )
-    chosen = sorted(names - segments)
-    occurring = sorted({x for name in chosen for x in labels.get(name, ())})
+    chosen = sorted(names - found.segments)
+    headers = [found.headers[name] for name in chosen if name in found.headers]
+    occurring = sorted({label for _, labels in headers for label in labels})
     if label_comment and not occurring:
         raise SourceError(
             f"no header below {root} has a comment '{label_comment}: ...' with labels"
@@ -92,10 +83,66 @@ def wfdb_source(root: str | Path, *, label_comment: str = "") -> Source:
             for part in split(chosen)
         ],
         num_records=len(chosen),
-        rates=tuple(sorted({rates[name] for name in chosen if name in rates})),
+        rates=tuple(sorted({rate for rate, _ in headers})),
         labels=tuple(occurring),
         notes=("no patients, no folds: each record counts as a patient of its own",),
     )
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Found:
+    """What headers say, of all or some of a folder's.
+
+    Attributes:
+      headers: name -> rate and labels, of headers that can be read; of few different
+        ones, each is there once.
+      segments: names of records that are parts of others.
+      known: whether any signal is a standard lead.
+      unknown: names of signals that are none.
+    """
+
+    headers: dict[str, tuple[float, tuple[str, ...]]] = dataclasses.field(
+        default_factory=dict
+    )
+    segments: set[str] = dataclasses.field(default_factory=set)
+    known: bool = False
+    unknown: set[str] = dataclasses.field(default_factory=set)
+
+
+def _scan(root: Path, label_comment: str, names: list[str], workers: int) -> _Found:
+    """What the headers of all these records say."""
+    arguments = [(root, label_comment, part) for part in split(names, _HEADERS)]
+    all_found, different = _Found(), {}
+    with tqdm(total=len(names), unit="record", desc="headers", delay=2) as bar:
+        for part, found in zip(
+            arguments, run_tasks(_scan_names, arguments, workers=workers), strict=True
+        ):
+            bar.update(len(part[2]))
+            for name, header in found.headers.items():
+                all_found.headers[name] = different.setdefault(header, header)
+            all_found.segments |= found.segments
+            all_found.known |= found.known
+            all_found.unknown |= found.unknown
+    return all_found
+
+
+def _scan_names(root: Path, label_comment: str, names: Sequence[str]) -> _Found:
+    found = _Found()
+    for name in names:
+        try:
+            header = read_header(root / f"{name}.hea")
+        except RecordError:
+            continue  # reported when the record is read
+        labels = tuple(_labels(header, label_comment)) if label_comment else ()
+        found.headers[name] = header.rate, labels
+        folder = name.rpartition("/")[0]
+        found.segments |= {f"{folder}/{x}" if folder else x for x in header.segments}
+        for signal in header.signals:
+            if canonical_lead(signal.name) is None:
+                found.unknown.add(signal.name)
+            else:
+                found.known = True
+    return found
 
 
 def _record_names(root: Path) -> set[str]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import wfdb
 
+from ecgssl_jax.data.readers import manifest
 from ecgssl_jax.data.readers.manifest import manifest_source
 from ecgssl_jax.data.readers.signals import Signals
 from ecgssl_jax.data.readers.source import SourceError
@@ -318,6 +319,41 @@ def test_rows_may_point_at_wfdb_records(folder, make_ecg):
     source = manifest_source(_table(folder, rows), PLAIN)
     assert source.rates == (100.0, 250.0)
     assert [reading.rate for reading in _readings(source)] == [250.0, 250.0, 100.0]
+
+
+def test_headers_are_read_only_where_their_rates_are_wanted(
+    folder, make_ecg, monkeypatch
+):
+    _write_wfdb(folder, "a", make_ecg(8), 100)
+    path = _table(folder, [{"path": "a"}, {"path": "0.npy"}])
+    monkeypatch.setattr(manifest, "read_header", None)
+    assert manifest_source(path, PLAIN, find_rates=False).rates == ()
+    with pytest.raises(TypeError):
+        manifest_source(path, PLAIN)
+    # That an array needs more than the flags say is noticed all the same.
+    with pytest.raises(SourceError, match="no column 'rate', and 0.npy is no WFDB"):
+        manifest_source(path, Signals(), find_rates=False)
+
+
+def test_headers_read_by_several_processes_are_the_same(folder, make_ecg, monkeypatch):
+    monkeypatch.setattr(manifest, "_HEADERS", 2)
+    for number, rate in enumerate((100, 250, 500)):
+        _write_wfdb(folder, f"w{number}", make_ecg(8, rate=float(rate)), rate)
+    rows = [{"path": f"w{number}"} for number in range(3)]
+    source = manifest_source(_table(folder, rows), Signals(), workers=2)
+    assert source.rates == (100.0, 250.0, 500.0)
+    rows += [{"path": "0.npy"}, {"path": "1.npy"}]
+    with pytest.raises(SourceError, match="and 0.npy is no WFDB"):
+        manifest_source(_table(folder, rows), Signals(), workers=2)
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
+def test_tasks_taken_again_are_the_same(folder, name):
+    rows = [{"path": f"{i % 6}.npy", "text": f'line\n"{i}"'} for i in range(300)]
+    source = manifest_source(_table(folder, rows, name), PLAIN)
+    first, again = ([task.args[-1] for task in source.tasks] for _ in range(2))
+    assert first == again and [len(part) for part in first] == [128, 128, 44]
+    assert [row for part in first for row in part] == rows
 
 
 def test_damaged_wfdb_records_of_a_table_are_found(folder, make_ecg):

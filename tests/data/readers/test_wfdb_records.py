@@ -195,6 +195,25 @@ def test_labels_from_a_comment(tmp_path):
         wfdb_source(tmp_path, label_comment="Diagnosis")
 
 
+def test_headers_read_by_several_processes_are_the_same(tmp_path, monkeypatch):
+    for number in range(5):
+        comments = [f"Dx: {number},{number % 2}"] if number else []
+        rate = 250 * (1 + number % 2)
+        _write(tmp_path, f"r{number}", _signal(), fs=rate, comments=comments)
+    (tmp_path / "long.hea").write_text("long/2 2 250 5000\nr0 2500\nr2 2500\n")
+    (tmp_path / "r4.hea").write_text("nonsense")
+    one = wfdb_source(tmp_path, label_comment="Dx")
+    monkeypatch.setattr(wfdb_records, "_HEADERS", 2)
+    two = wfdb_source(tmp_path, label_comment="Dx", workers=2)
+    # Not those of segments, whose record has no comment of its own.
+    assert one.labels == two.labels == ("1", "3")
+    assert one.rates == two.rates == (250.0, 500.0)
+    names = [
+        [name for task in each.tasks for name in task.args[-1]] for each in (one, two)
+    ]
+    assert names[0] == names[1] == ["long", "r1", "r3", "r4"]
+
+
 def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(SourceError, match="no WFDB records"):
         wfdb_source(tmp_path)

@@ -13,12 +13,15 @@ from typing import Any
 import jax
 from etils import epath
 
+from ecgssl_jax.errors import UserError
+from ecgssl_jax.rules import path_string
+
 FOLDER = "manifest"
 _FORMAT = 1
 _SHOWN = 5  # differing arrays that a message names
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message says which, why and what to do."""
 
 
@@ -140,7 +143,7 @@ def named_arrays(tree: Any) -> dict[str, Any]:
     """Leaves by path, such as "params/head/kernel", in the order of the tree."""
     named: dict[str, Any] = {}
     for key_path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        path = jax.tree_util.keystr(key_path, simple=True, separator="/")
+        path = path_string(key_path)
         if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
             raise TypeError(
                 f"state leaf {path!r} is a {type(leaf).__name__}; checkpoints hold "

@@ -1,0 +1,201 @@
+"""The jitted step of a run: its mesh and shardings, its first state and its update."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ecgssl_jax import sharding
+from ecgssl_jax.experiment import Experiment
+from ecgssl_jax.optim import make_optimiser, schedules
+from ecgssl_jax.signals import prepare
+from ecgssl_jax.state import TrainState, abstract_state, make_init
+from ecgssl_jax.task import Batch, Task
+
+STOP = "stop_requested"  # the metric that says whether any entry of `stop` is set
+
+Update = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A task on the devices, before there is a state.
+
+    Attributes:
+      mesh: of all devices.
+      abstract: shapes, dtypes and shardings of the state.
+      rows: of the global batch, those that this process provides.
+      first: () -> the state of step 0, laid out as `abstract` says.
+      update: as `make_update` has it.
+      put: rows of a batch, by name -> the global batch on the devices.
+    """
+
+    mesh: jax.sharding.Mesh
+    abstract: TrainState
+    rows: slice
+    first: Callable[[], TrainState]
+    update: Update
+    put: Callable[[Batch], dict[str, jax.Array]]
+
+
+def set_up(experiment: Experiment, task: Task) -> Setup:
+    """Shapes, then shardings, then what makes arrays of them; computes nothing yet.
+
+    Raises:
+      ConfigError: a batch or rules that do not fit the mesh.
+    """
+    mesh = sharding.make_mesh(experiment.mesh)
+    batch_size, accumulate = experiment.batch_size, experiment.optim.accumulate
+    sharding.check_batch(batch_size, mesh, accumulate=accumulate)
+    batch_sharding = sharding.batch_sharding(mesh)
+    rows = sharding.process_rows(batch_sharding, batch_size)
+    optimiser = make_optimiser(experiment.optim, experiment.steps)
+    init = make_init(task.method, optimiser, task.statistics, clip=experiment.data.clip)
+    example = jax.eval_shape(dict, task.example)
+    rules = experiment.rules or sharding.TRANSFORMER_RULES
+    abstract = abstract_state(init, example, mesh, rules)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+
+    def first(rng):
+        zeros = {name: jnp.zeros(x.shape, x.dtype) for name, x in example.items()}
+        return init(rng, zeros)
+
+    # With the step's own shardings, or the second step would compile again.
+    first = jax.jit(first, out_shardings=shardings)
+    return Setup(
+        mesh=mesh,
+        abstract=abstract,
+        rows=rows,
+        first=lambda: first(jax.random.key(experiment.seed)),
+        update=make_update(experiment, task, mesh, shardings),
+        put=lambda batch: sharding.to_devices(
+            batch, batch_sharding, batch_size, rows.start
+        ),
+    )
+
+
+def make_update(
+    experiment: Experiment, task: Task, mesh: jax.sharding.Mesh, shardings: Any
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """The jitted step: (state, batch, resident, stop=None) -> state, metrics.
+
+    It donates the state. With `stop` [devices] bool, the metrics say whether any of
+    its entries is set.
+    """
+    method, settings = task.method, experiment.optim
+    optimiser = make_optimiser(settings, experiment.steps)
+    learning_rate, weight_decay = schedules(settings, experiment.steps)
+
+    def update(state: TrainState, batch: Batch, resident: Any, stop=None):
+        rng = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
+        if task.materialise is not None:
+            batch = task.materialise(batch, resident)
+        batch, rng = _shown(experiment, task, batch, state.statistics, rng)
+        loss_and_gradient = jax.value_and_grad(method.loss, has_aux=True)
+        loss, extra, metrics, gradient = _accumulate(
+            loss_and_gradient, state, batch, rng, settings.accumulate
+        )
+        gradient_norm = optax.tree.norm(gradient)
+        updates, optimiser_state = optimiser.update(
+            gradient, state.optimiser, state.params
+        )
+        params = optax.apply_updates(state.params, updates)
+        extra = method.after_update(params, extra, state.step + 1)
+        healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
+        new = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            params=params,
+            extra=extra,
+            optimiser=optimiser_state,
+        )
+        new = jax.tree.map(functools.partial(jnp.where, healthy), new, state)
+        metrics = {
+            **metrics,
+            "loss": loss,
+            "gradient_norm": gradient_norm,
+            "learning_rate": learning_rate(state.step),
+            "weight_decay": weight_decay(state.step),
+            "healthy": healthy,
+        }
+        if stop is not None:
+            metrics[STOP] = stop.any()
+        return dataclasses.replace(new, healthy=healthy), metrics
+
+    everywhere = sharding.replicated(mesh)
+    return jax.jit(update, donate_argnums=0, out_shardings=(shardings, everywhere))
+
+
+def _shown(experiment, task, batch, statistics, rng):
+    """-> the batch as the method sees it, and the key that is left for the method."""
+    batch = dict(batch)
+    if task.make_views is not None:
+        views_rng, rng = jax.random.split(rng)
+        batch["views"] = task.make_views(views_rng, batch, statistics)
+    batch["ecg"] = prepare(batch, statistics, clip=experiment.data.clip)
+    return batch, rng
+
+
+def check_shapes(experiment: Experiment, task: Task) -> None:
+    """Follows the shapes of a batch through the loss; computes nothing.
+
+    Raises:
+      ConfigError: views, crop and encoder that do not fit each other.
+    """
+
+    def first_loss(rng, batch):
+        batch, rng = _shown(experiment, task, batch, task.statistics, rng)
+        params, extra = task.method.init(rng, batch)
+        return task.method.loss(params, extra, batch, rng)[0]
+
+    jax.eval_shape(first_loss, jax.random.key(0), task.example)
+
+
+def micro_batches(batch: Any, parts: int) -> Any:
+    """[B, ...] -> [parts, B / parts, ...]; every device keeps its own rows.
+
+    Each part takes one of every `parts` rows, which one follows multiples of the golden
+    ratio: no pattern in which the sets of a mixture take turns keeps step with that, so
+    each part holds them as the batch does.
+    """
+
+    def split(x):
+        groups = x.reshape(len(x) // parts, parts, *x.shape[1:])
+        number = np.arange(len(groups))
+        first = (number * _GOLDEN % 1 * parts).astype(int)
+        turns = (first[:, None] + np.arange(parts)) % parts
+        turns = turns.reshape(*turns.shape, *[1] * (x.ndim - 1))
+        return jnp.take_along_axis(groups, turns, axis=1).swapaxes(0, 1)
+
+    return jax.tree.map(split, batch)
+
+
+def _accumulate(loss_and_gradient, state, batch, rng, parts: int):
+    """Mean loss, metrics and gradient over micro-batches, one after the other."""
+    if parts == 1:
+        (loss, (extra, metrics)), gradient = loss_and_gradient(
+            state.params, state.extra, batch, rng
+        )
+        return loss, extra, metrics, gradient
+
+    def one(carry, inputs):
+        extra, total = carry
+        part, number = inputs
+        (loss, (extra, metrics)), gradient = loss_and_gradient(
+            state.params, extra, part, jax.random.fold_in(rng, number)
+        )
+        total = jax.tree.map(lambda t, g: t + g / parts, total, gradient)
+        return (extra, total), (loss, metrics)
+
+    zero = jax.tree.map(jnp.zeros_like, state.params)
+    (extra, gradient), (losses, metrics) = jax.lax.scan(
+        one, (state.extra, zero), (micro_batches(batch, parts), jnp.arange(parts))
+    )
+    return losses.mean(), extra, jax.tree.map(jnp.mean, metrics), gradient

@@ -1,0 +1,94 @@
+"""What a checkpoint knew of a set, by the contents of the sets."""
+
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecgssl_jax.evaluation.provenance import provenance_of
+from ecgssl_jax.experiment import parse
+from ecgssl_jax.methods.base import LabelShape, TextShape
+from ecgssl_jax.runs import Run
+
+SELF_SUPERVISED = types.SimpleNamespace(text=None, labels=None)
+
+
+def prepared(name, content="a"):
+    return types.SimpleNamespace(
+        name=name,
+        metadata={"content_hash": content},
+        index={"fold": np.array([3, 1, 2, 2, 3])},
+    )
+
+
+def run(data, contents, *, probe=("mine", "a"), checkpoint="best"):
+    """Trained on sets of these contents; the probe selects on its fold 3."""
+    name, content = probe
+    settings = {"data": name, "train_folds": (1, 2), "valid_folds": (3,)}
+    config = {"steps": 1, "batch_size": 1, "model": {}, "method": {}, "data": data}
+    return Run(
+        experiment=parse(config | {"evaluators": {"probe": settings}}),
+        checkpoint=Path("run") / checkpoint / "1",
+        step=1,
+        data={k: {"name": k, "content_hash": v} for k, v in contents.items()},
+        evaluated={"probe": {"name": name, "content_hash": content}},
+        vocabulary=None,
+    )
+
+
+def test_the_folds_are_those_of_the_config():
+    one = run({"name": "mine", "folds": (1, 2)}, {"mine": "a"})
+    found = provenance_of(one, SELF_SUPERVISED, prepared("mine"))
+    assert (found.trained_on, found.selected_on) == ((1, 2), (3,))
+    assert not found.changed
+    whole = run({"name": "mine"}, {"mine": "a"})
+    found = provenance_of(whole, SELF_SUPERVISED, prepared("mine"))
+    assert found.trained_on == (1, 2, 3)
+
+
+def test_the_component_of_a_mixture_counts():
+    mixture = ({"name": "other", "folds": (1,)}, {"name": "mine", "folds": (2,)})
+    both = run({"mixture": mixture}, {"other": "b", "mine": "a"})
+    found = provenance_of(both, SELF_SUPERVISED, prepared("mine"))
+    assert found.trained_on == (2,)
+
+
+def test_a_set_of_other_contents_under_the_same_name_is_changed():
+    trained = run({"name": "mine"}, {"mine": "a"})
+    found = provenance_of(trained, SELF_SUPERVISED, prepared("mine", "new"))
+    assert found.changed
+    assert found.trained_on == found.selected_on == ()
+
+
+def test_a_probe_whose_set_has_changed_is_noticed():
+    probed = run({"name": "other"}, {"other": "b"}, probe=("mine", "old"))
+    found = provenance_of(probed, SELF_SUPERVISED, prepared("mine"))
+    assert found.changed and found.selected_on == ()
+
+
+def test_another_set_was_not_used():
+    trained = run({"name": "mine"}, {"mine": "a"})
+    found = provenance_of(trained, SELF_SUPERVISED, prepared("foreign", "f"))
+    assert not found.changed
+    assert found.trained_on == found.selected_on == ()
+
+
+def test_the_newest_checkpoint_is_selected_by_nothing():
+    newest = run({"name": "mine"}, {"mine": "a"}, checkpoint="checkpoints")
+    found = provenance_of(newest, SELF_SUPERVISED, prepared("mine"))
+    assert found.selected_on == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "learnt_from"),
+    [
+        ({}, ("signals",)),
+        ({"labels": LabelShape("all", 71)}, ("signals", "labels")),
+        ({"text": TextShape(8, 100)}, ("signals", "reports")),
+    ],
+)
+def test_what_is_learnt_from_is_what_the_method_asks_for(asked, learnt_from):
+    method = types.SimpleNamespace(**{"text": None, "labels": None, **asked})
+    trained = run({"name": "mine"}, {"mine": "a"})
+    assert provenance_of(trained, method, prepared("mine")).learnt_from == learnt_from

@@ -1,0 +1,24 @@
+import pytest
+
+from ecgssl_jax.output_folder import check_writable
+
+
+def test_a_folder_that_can_be_made_passes_and_is_not_made(tmp_path):
+    check_writable(tmp_path)
+    check_writable(tmp_path / "new" / "folder")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("below", ["", "new"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, below):
+    file = tmp_path / "file"
+    file.write_text("kept")
+    with pytest.raises(OSError, match=f"cannot write to {file}.* --output"):
+        check_writable(file / below)
+    assert file.read_text() == "kept"
+
+
+def test_a_folder_without_permission_is_named():
+    # Not even root makes files in /proc.
+    with pytest.raises(OSError, match="cannot write to /proc/nothing "):
+        check_writable("/proc/nothing")
