@@ -132,9 +132,7 @@ class Byol:
             )
             statistics = {**statistics, "predictor": predictor}
             predictions.append(q)
-            z, target_statistics = self._project(
-                target, target_statistics, view, view_rng
-            )
+            z, target_statistics = self._project(target, target_statistics, view, None)
             targets.append(z)
         q1, q2 = predictions
         z1, z2 = jax.lax.stop_gradient(targets)
@@ -168,7 +166,10 @@ class Byol:
         )
 
     def _project(self, params, statistics, view, rng):
-        """A view's place in the space of comparison, and the statistics after it."""
+        """A view's place in the space of comparison, and the statistics after it.
+
+        Without a key no path is dropped.
+        """
         pooled, encoder = self.encoder.train(
             params["encoder"],
             statistics["encoder"],

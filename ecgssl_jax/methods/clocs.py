@@ -5,7 +5,7 @@
     cmsmlc   the leads of both halves
 
 Every record of a patient is a positive of the others. A lead is shown alone, with zeros
-for the other leads, so that the encoder stays one of twelve leads.
+for the other leads; features are then means over the leads, each shown alone.
 """
 
 import dataclasses
@@ -18,7 +18,13 @@ import jax.numpy as jnp
 
 from ecgssl_jax.leads import LEADS
 from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
-from ecgssl_jax.methods.embeddings import interleave, separate, spread, unit
+from ecgssl_jax.methods.embeddings import (
+    interleave,
+    separate,
+    similarities,
+    spread,
+    unit,
+)
 from ecgssl_jax.models.encoders import Encoder, Module
 from ecgssl_jax.models.heads import Settings as HeadSettings
 from ecgssl_jax.models.heads import make_head
@@ -73,7 +79,7 @@ def clocs_loss(
       patients: [B] int, whose record it is.
       valid: [B] bool, records that have both views; the others are left out.
     """
-    similarity = unit(z1) @ unit(z2).T / temperature
+    similarity = similarities(z1, z2) / temperature
     if valid is None:
         valid = jnp.ones(patients.shape, bool)
     both = valid[:, None] & valid
@@ -90,11 +96,15 @@ def clocs_loss(
 
 
 class _View(NamedTuple):
-    """ecg [B, T', C], length [B] or None, and which records have it, [B] bool."""
+    """ecg [B, T', C]; length [B], 0 for what a record lacks, None if all are full."""
 
     ecg: jax.Array
     length: jax.Array | None
-    valid: jax.Array
+
+    @property
+    def valid(self) -> jax.Array | None:
+        """[B] bool: which records have it; None for all."""
+        return None if self.length is None else self.length > 0
 
 
 def contrasted(batch: Batch, mode: Mode, leads: tuple[str, ...]) -> list[_View]:
@@ -104,10 +114,7 @@ def contrasted(batch: Batch, mode: Mode, leads: tuple[str, ...]) -> list[_View]:
     if mode == "cmsc":
         return views
     return [
-        view._replace(
-            ecg=view.ecg * jax.nn.one_hot(LEADS.index(lead), len(LEADS)),
-            valid=view.valid & batch["lead_valid"][:, LEADS.index(lead)],
-        )
+        _only(view, LEADS.index(lead), batch["lead_valid"])
         for view in views
         for lead in leads
     ]
@@ -118,13 +125,18 @@ def _segments(ecg: jax.Array, length: jax.Array | None, count: int) -> list[_Vie
     samples = ecg.shape[1] // count
     segments = []
     for start in range(0, count * samples, samples):
-        segment = ecg[:, start : start + samples]
-        if length is None:
-            segments.append(_View(segment, None, jnp.ones(len(ecg), bool)))
-            continue
-        held = jnp.clip(length - start, 0, samples)
-        segments.append(_View(segment, held, held > 0))
+        held = None if length is None else jnp.clip(length - start, 0, samples)
+        segments.append(_View(ecg[:, start : start + samples], held))
     return segments
+
+
+def _only(view: _View, lead: int, lead_valid: jax.Array) -> _View:
+    """The view with zeros for the other leads."""
+    length = view.ecg.shape[1] if view.length is None else view.length
+    return _View(
+        view.ecg * jax.nn.one_hot(lead, len(LEADS)),
+        jnp.where(lead_valid[:, lead], length, 0),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,7 +174,7 @@ class Clocs:
             params["encoder"], extra["encoder"], joined.ecg, joined.length, rng
         )
         z, projector = self.projector.train(
-            params["projector"], extra["projector"], pooled
+            params["projector"], extra["projector"], pooled, valid=joined.valid
         )
         places = separate(z, len(views))
         patients = batch["patient"]
@@ -172,7 +184,7 @@ class Clocs:
                 places[other],
                 patients,
                 temperature=settings.temperature,
-                valid=views[one].valid & views[other].valid,
+                valid=_both(views[one].valid, views[other].valid),
             )
             for one, other in itertools.combinations(range(len(views)), 2)
         ]
@@ -189,9 +201,9 @@ class Clocs:
         return extra
 
     def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
-        count = 1 if self.settings.mode == "cmlc" else 2
-        # Of segments as long as those that the encoder has learnt from.
-        joined = interleave(_segments(batch["ecg"], batch.get("length"), count))
+        # Of what the encoder has learnt from: halves of a record, leads by themselves.
+        views = contrasted(batch, self.settings.mode, self.settings.leads)
+        joined = interleave(views)
         found = self.encoder.features(
             params["encoder"], extra["encoder"], joined.ecg, joined.length
         )
@@ -202,6 +214,10 @@ class Clocs:
         valid = valid.reshape(tokens.shape[:2])
         pooled = mean_pool(tokens, valid)
         return {"pooled": pooled, "tokens": tokens, "tokens_valid": valid}
+
+
+def _both(one: jax.Array | None, other: jax.Array | None) -> jax.Array | None:
+    return None if one is None or other is None else one & other
 
 
 def build(

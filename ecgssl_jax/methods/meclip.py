@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
-from ecgssl_jax.methods.embeddings import spread, unit
+from ecgssl_jax.methods.embeddings import similarities, spread
 from ecgssl_jax.models.encoders import Encoder, Module
 from ecgssl_jax.models.heads import Settings as HeadSettings
 from ecgssl_jax.models.heads import make_head, make_linear
@@ -138,7 +138,7 @@ def clip_loss(
         raise ValueError(
             f"unknown mode {mode!r} of MECLIP; use one of {', '.join(get_args(Mode))}"
         )
-    similarity = unit(ecg) @ unit(text).T / temperature
+    similarity = similarities(ecg, text) / temperature
     pairs = pairs_of(text_ids, mode)
     # Both relations are symmetric: the other direction is the transpose.
     directions = (similarity, similarity.T)
@@ -238,7 +238,7 @@ class Meclip:
         )
         pairs = pairs_of(ids, settings.mode)
         rows = pairs.own.sum()
-        nearest = jnp.where((ids >= 0), unit(ecg) @ unit(text).T, -jnp.inf).argmax(1)
+        nearest = jnp.where(ids >= 0, similarities(ecg, text), -jnp.inf).argmax(1)
         metrics = {
             # Any record with the same words counts.
             "accuracy": _mean(ids[nearest] == ids, ids >= 0, rows),

@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
-from ecgssl_jax.methods.embeddings import interleave, separate, spread, unit
+from ecgssl_jax.methods.embeddings import (
+    interleave,
+    separate,
+    similarities,
+    spread,
+    unit,
+)
 from ecgssl_jax.models.encoders import Encoder, Module
 from ecgssl_jax.models.heads import Settings as HeadSettings
 from ecgssl_jax.models.heads import make_head
@@ -46,10 +52,11 @@ def nt_xent_loss(z1: jax.Array, z2: jax.Array, *, temperature: float) -> jax.Arr
 
 def _logits(z1, z2, temperature):
     """For each view [B, 2B]: its rows against the other view's, then its own."""
-    z1, z2 = unit(z1), unit(z2)
-    across = z1 @ z2.T / temperature
+    across = similarities(z1, z2) / temperature
     itself = jnp.eye(len(z1), dtype=bool)
-    within = [jnp.where(itself, -jnp.inf, z @ z.T / temperature) for z in (z1, z2)]
+    within = [
+        jnp.where(itself, -jnp.inf, similarities(z, z) / temperature) for z in (z1, z2)
+    ]
     first = jnp.concatenate([across, within[0]], axis=1)
     second = jnp.concatenate([across.T, within[1]], axis=1)
     return first, second

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ecgssl_jax.models import resnet, vit
+from ecgssl_jax.models.layers import existing
 from ecgssl_jax.models.network import Network, Params, Statistics
 from ecgssl_jax.settings import ConfigError, convert, near
 
@@ -28,7 +29,8 @@ class Encoder:
     """An ECG -> its tokens and their mean, whatever the module.
 
     Attributes:
-      module: [B, T, C] -> tokens [B, N, D], N = ceil(T / stride).
+      module: [B, T, C] and, where records can be shorter, `length` -> tokens
+        [B, N, D], N = ceil(T / stride).
     """
 
     module: Module
@@ -69,7 +71,7 @@ class Encoder:
             'tokens_valid' [B, N] bool, and the others are not in the mean.
         """
         valid = self.valid_tokens(ecg, length)
-        tokens = self.network.apply(params, ecg, valid=valid, statistics=statistics)
+        tokens = self.network.apply(params, ecg, length=length, statistics=statistics)
         features = {"pooled": vit.mean_pool(tokens, valid), "tokens": tokens}
         return features if valid is None else features | {"tokens_valid": valid}
 
@@ -79,15 +81,17 @@ class Encoder:
         statistics: Statistics,
         ecg: jax.Array,
         length: jax.Array | None,
-        rng: jax.Array,
+        rng: jax.Array | None,
     ) -> tuple[jax.Array, Statistics]:
-        """-> the mean of the tokens [B, D] in training mode, running statistics."""
-        valid = self.valid_tokens(ecg, length)
-        rngs = {"drop_path": rng}
+        """-> the mean of the tokens [B, D] in training mode, running statistics.
+
+        Without a key no path is dropped.
+        """
+        rngs = None if rng is None else {"drop_path": rng}
         tokens, statistics = self.network.train(
-            params, statistics, ecg, valid=valid, rngs=rngs
+            params, statistics, ecg, length=length, rngs=rngs
         )
-        return vit.mean_pool(tokens, valid), statistics
+        return vit.mean_pool(tokens, self.valid_tokens(ecg, length)), statistics
 
     def valid_tokens(
         self, ecg: jax.Array, length: jax.Array | None
@@ -95,8 +99,8 @@ class Encoder:
         """[B, N]: tokens that begin within the record; None where all do."""
         if length is None:
             return None
-        starts = jnp.arange(0, ecg.shape[1], self.module.stride)
-        return starts < length[:, None]
+        stride = self.module.stride
+        return existing(length, -(-ecg.shape[1] // stride), stride)
 
 
 class _Kind(NamedTuple):

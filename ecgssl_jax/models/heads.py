@@ -66,8 +66,14 @@ class Head(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, D] -> [B, out], at least float32."""
+    def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+        """[B, D] -> [B, out], at least float32.
+
+        Args:
+          valid: [B] bool, the rows that batch norms look at; None for all.
+        """
+        # The statistics of nothing would not be finite.
+        mask = None if valid is None else (valid | ~valid.any())[:, None]
         for number, width in enumerate(self.hidden, 1):
             # A batch norm takes any bias away again.
             x = Dense(
@@ -84,7 +90,7 @@ class Head(nn.Module):
                     use_fast_variance=False,
                     dtype=self.dtype,
                     name=f"norm{number}",
-                )(x)
+                )(x, mask=mask)
             x = nn.relu(x)
         x = Dense((self.out,), self.out_bias, dtype=self.dtype, name="out")(x)
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))

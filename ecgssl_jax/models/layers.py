@@ -1,4 +1,4 @@
-"""Dense layers, and layer norms whose gradient takes few passes.
+"""Dense layers, layer norms whose gradient takes few passes, and what tokens exist.
 
 XLA compiles JAX's own gradient of the norm into passes that broadcast whole
 activations. This one computes the same values.
@@ -9,6 +9,16 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+
+def existing(length: jax.Array, count: int, stride: int) -> jax.Array:
+    """[B, count] bool: which of the tokens begin within records of `length` samples.
+
+    Args:
+      length: [B] int32.
+      stride: samples from one token to the next.
+    """
+    return jnp.arange(count) * stride < length[:, None]
 
 
 class Dense(nn.Module):

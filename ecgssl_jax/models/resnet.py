@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ecgssl_jax.models.layers import existing
+
 PRESETS: dict[str, dict[str, Any]] = {
     "18": dict(blocks=(2, 2, 2, 2), bottleneck=False),
     "34": dict(blocks=(3, 4, 6, 3), bottleneck=False),
@@ -28,33 +30,50 @@ class Block(nn.Module):
     """One residual block: two convolutions, or three that narrow and widen again.
 
     Fields: `features` are the stage's channels, `inner` those of a bottleneck's inner
-    convolution.
+    convolution; `step` is the samples between two positions of its input.
     """
 
     features: int
     inner: int
     stride: int
+    step: int
     bottleneck: bool
     conv: Any
     norm: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, length: jax.Array | None) -> jax.Array:
         out = self.features * (_EXPANSION if self.bottleneck else 1)
         if self.bottleneck:
             plan = [(self.inner, 1, 1), (self.inner, 3, self.stride), (out, 1, 1)]
         else:
             plan = [(out, 3, self.stride), (out, 3, 1)]
-        y = x
+        y, step = x, self.step
         for number, (features, width, stride) in enumerate(plan, 1):
             y = self.conv(features, width, stride, name=f"conv{number}")(y)
-            y = self.norm(name=f"norm{number}")(y)
+            step *= stride
+            exists = _exists(y, length, step)
+            y = self.norm(name=f"norm{number}")(y, mask=exists)
             if number < len(plan):
-                y = nn.relu(y)
+                y = _missing_to_zero(nn.relu(y), exists)
         if x.shape != y.shape:
             x = self.conv(out, 1, self.stride, name="shortcut")(x)
-            x = self.norm(name="shortcut_norm")(x)
-        return nn.relu(x + y)
+            exists = _exists(x, length, step)
+            x = self.norm(name="shortcut_norm")(x, mask=exists)
+        return _missing_to_zero(nn.relu(x + y), _exists(y, length, step))
+
+
+def _exists(x: jax.Array, length: jax.Array | None, step: int) -> jax.Array | None:
+    """Positions [B, N, D] that begin within the record, as norms take them."""
+    if length is None:
+        return None
+    exists = existing(length, x.shape[1], step)
+    return jnp.broadcast_to(exists[:, :, None], x.shape)
+
+
+def _missing_to_zero(x: jax.Array, exists: jax.Array | None) -> jax.Array:
+    """Zeros beyond a record, as a convolution has them beyond the array."""
+    return x if exists is None else jnp.where(exists, x, 0)
 
 
 def _conv(features: int, width: int, stride: int, *, dtype: Any, name: str) -> nn.Conv:
@@ -95,30 +114,43 @@ class ResNet(nn.Module):
         return 2 ** (len(self.blocks) + 1)
 
     @nn.compact
-    def __call__(self, ecg: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+    def __call__(self, ecg: jax.Array, length: jax.Array | None = None) -> jax.Array:
         """Tokens [B, N, D] in `dtype`, N = ceil(T / stride).
 
         Args:
           ecg: [B, T, C] float32, normalised, zero where samples are missing.
-          valid: what exists of the tokens; convolutions have no use for it.
+          length: [B] int32, samples of each record; None where all are full. A
+            record's tokens are those that it has without its padding, and norms see
+            no padding.
         """
+        if length is not None:
+            # The statistics of nothing, a record or a batch, would not be finite.
+            nothing = ~length.any() if self.norm == "batch" else length == 0
+            length = jnp.where(nothing, 1, length)
         conv = functools.partial(_conv, dtype=self.dtype)
         x = conv(self.features, 7, 2, name="conv")(ecg.astype(self.dtype))
-        x = nn.relu(self._make_norm()(name="norm")(x))
+        exists = _exists(x, length, 2)
+        x = nn.relu(self._make_norm()(name="norm")(x, mask=exists))
+        x = _missing_to_zero(x, exists)
         x = nn.max_pool(x, (3,), strides=(2,), padding=[(1, 1)])  # pyright: ignore[reportArgumentType]
+        step = 4
+        x = _missing_to_zero(x, _exists(x, length, step))
         block = nn.remat(Block) if self.remat else Block
         for stage, count in enumerate(self.blocks):
             features = self.features * 2**stage
             for number in range(count):
+                stride = 2 if stage and not number else 1
                 x = block(
                     features,
                     inner=round(features * self.widening),
-                    stride=2 if stage and not number else 1,
+                    stride=stride,
+                    step=step,
                     bottleneck=self.bottleneck,
                     conv=conv,
                     norm=self._make_norm(),
                     name=f"stage{stage + 1}_block{number + 1}",
-                )(x)
+                )(x, length)
+                step *= stride
         return x
 
     def _make_norm(self) -> Any:

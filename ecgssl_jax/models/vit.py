@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecgssl_jax.models.attention import attention
-from ecgssl_jax.models.layers import Dense, LayerNorm
+from ecgssl_jax.models.layers import Dense, LayerNorm, existing
 from ecgssl_jax.settings import ConfigError
 
 _WEIMANN: dict[str, Any] = dict(use_bias=False, num_registers=1)
@@ -239,6 +239,7 @@ class ViT(nn.Module):
         ecg: jax.Array,
         indices: jax.Array | None = None,
         valid: jax.Array | None = None,
+        length: jax.Array | None = None,
     ) -> jax.Array:
         """Encodes all N = T / P patches, or the K at `indices`.
 
@@ -247,11 +248,15 @@ class ViT(nn.Module):
           indices: [B, K] int32, the patches to encode; None for all.
           valid: [B, K] bool ([B, N] without indices), the patches that exist; the
             others get tokens too, but nothing attends to them.
+          length: [B] int32, samples of each record, in the place of `valid` where
+            all patches are encoded.
 
         Returns:
           tokens [B, K, D] in `dtype`, after the final norm, registers left out.
         """
         patches = patchify(ecg, self.patch_size)
+        if length is not None:
+            valid = existing(length, patches.shape[1], self.patch_size)
         positions = jnp.asarray(
             sine_cosine_positions(
                 patches.shape[1], self.width, interleaved=self.interleaved_positions

@@ -39,8 +39,8 @@ def prepare(
     Returns:
       [B, T, C] float32, zero where a lead or a sample is missing.
     """
-    ecg = to_millivolts(batch, statistics)
-    return normalise(ecg, batch.get("length"), batch, statistics, clip=clip)
+    ecg = millivolts(batch, statistics)
+    return _normalised(ecg, batch.get("length"), batch, statistics, clip)
 
 
 def prepare_views(
@@ -61,39 +61,30 @@ def prepare_views(
     Returns:
       For each view `ecg` [B, T', C] float32 and, where the batch has it, `length`.
     """
-    ecg = to_millivolts(batch, statistics)
+    ecg = millivolts(batch, statistics)
     made = make_views(
         views, rng, ecg, batch["lead_valid"], batch.get("length"), rate=rate
     )
     prepared = []
     for ecg, length in made:
-        ecg = normalise(ecg, length, batch, statistics, clip=clip)
+        ecg = _normalised(ecg, length, batch, statistics, clip)
         prepared.append({"ecg": ecg} | ({} if length is None else {"length": length}))
     return tuple(prepared)
 
 
-def to_millivolts(batch: Mapping[str, jax.Array], statistics: Statistics) -> jax.Array:
-    """The signals of a batch in millivolts: [B, T, C] float32."""
-    (scale,) = _tables(batch, statistics.scale)
-    return batch["ecg"].astype(jnp.float32) * scale
+def millivolts(batch: Mapping[str, jax.Array], statistics: Statistics) -> jax.Array:
+    """The signals of a batch, their leads' means taken off: [B, T, C] float32.
 
-
-def normalise(
-    ecg: jax.Array,
-    length: jax.Array | None,
-    batch: Mapping[str, jax.Array],
-    statistics: Statistics,
-    *,
-    clip: float | None,
-) -> jax.Array:
-    """Millivolts [B, T, C] -> zero mean and unit deviation; zero where missing.
-
-    Args:
-      length: [B] int32, valid samples; None where all are.
-      batch: whose `source` and `lead_valid` the rows have.
+    So what a transform sets to zero is to the encoder what a missing lead is.
     """
-    mean, std = _tables(batch, statistics.mean, statistics.std)
-    ecg = (ecg - mean) / std
+    scale, mean = _tables(batch, statistics.scale, statistics.mean)
+    return batch["ecg"].astype(jnp.float32) * scale - mean
+
+
+def _normalised(ecg, length, batch, statistics, clip):
+    """Those millivolts with unit deviation, clipped; zero where missing."""
+    (std,) = _tables(batch, statistics.std)
+    ecg = ecg / std
     if clip is not None:
         ecg = jnp.clip(ecg, -clip, clip)
     return missing_to_zero(ecg, batch["lead_valid"], length)

@@ -10,6 +10,7 @@ from ecgssl_jax.methods import byol
 from ecgssl_jax.methods.byol import byol_loss
 from ecgssl_jax.models.heads import Settings as HeadSettings
 from ecgssl_jax.models.resnet import ResNet
+from ecgssl_jax.models.vit import ViT
 
 B, T, C = 8, 64, 3
 ENCODER = ResNet(blocks=(1,), bottleneck=False, features=4)
@@ -67,6 +68,23 @@ def test_each_view_is_predicted_from_the_other():
     assert float(loss) == pytest.approx(float(byol_loss(q1, q2, z2, z1)), rel=1e-5)
     assert abs(float(byol_loss(q1, q2, z1, z2)) - float(loss)) > 1e-3
     assert jax.tree.structure(changed) == jax.tree.structure(extra)
+
+
+def test_only_the_online_network_drops_paths():
+    vit = ViT(width=8, depth=2, num_heads=2, patch_size=8, drop_path=0.5)
+    head = HeadSettings(hidden=(6,), out=4, batch_norm=False)
+    settings = byol.Settings(projector=head, predictor=head)
+    made = byol.build(settings, vit, steps=10, masks=None)
+    params, extra = made.init(jax.random.key(0), batch())
+
+    def spreads(networks):
+        """Of the targets, for two keys."""
+        keys = (jax.random.key(1), jax.random.key(2))
+        return [made.loss(params, networks, batch(), key)[1][1] for key in keys]
+
+    first, second = spreads(extra)
+    assert float(first["spread"]) == float(second["spread"])
+    assert float(first["similarity"]) != float(second["similarity"])
 
 
 def test_exchanging_the_views_changes_nothing():

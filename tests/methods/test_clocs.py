@@ -7,6 +7,9 @@ import pytest
 from ecgssl_jax.leads import LEADS
 from ecgssl_jax.methods import clocs
 from ecgssl_jax.methods.clocs import clocs_loss, contrasted
+from ecgssl_jax.models.resnet import ResNet
+
+SMALL = dict(blocks=(1,), bottleneck=False, features=4)
 
 
 def reference(z1, z2, patients, temperature, valid):
@@ -68,7 +71,7 @@ def test_segments_are_the_two_halves():
     first, second = contrasted(inputs, "cmsc", ())
     np.testing.assert_array_equal(first.ecg, inputs["ecg"][:, :10])
     np.testing.assert_array_equal(second.ecg, inputs["ecg"][:, 10:])
-    assert first.valid.all() and second.valid.all() and first.length is None
+    assert first.valid is second.valid is None
 
 
 def test_a_short_record_without_a_second_half_is_left_out():
@@ -87,8 +90,44 @@ def test_a_lead_is_shown_alone_and_only_where_it_is():
         place = LEADS.index(lead)
         np.testing.assert_array_equal(view.ecg[..., place], inputs["ecg"][..., place])
         assert not np.delete(np.asarray(view.ecg), place, axis=-1).any()
-    assert views[0].valid.all()
+    assert np.asarray(views[0].valid).all()
     np.testing.assert_array_equal(views[1].valid, [True, True, False, True])
+
+
+def test_features_are_the_mean_over_the_leads_that_a_record_has():
+    settings = clocs.Settings(mode="cmlc", leads=("II", "V2"))
+    method = clocs.build(settings, ResNet(**SMALL), steps=1, masks=None)
+    inputs = batch()
+    inputs["lead_valid"][2, LEADS.index("V2")] = False
+    parameters = method.init(jax.random.key(0), inputs)
+    found = method.features(*parameters, inputs)
+    alone = []
+    for lead in ("II", "V2"):
+        shown = np.where(np.arange(12) == LEADS.index(lead), inputs["ecg"], 0)
+        encoder = [tree["encoder"] for tree in parameters]
+        alone.append(method.encoder.features(*encoder, shown)["pooled"])
+    expected = np.mean(alone, axis=0)
+    expected[2] = alone[0][2]
+    np.testing.assert_allclose(found["pooled"], expected, atol=1e-6)
+    assert found["tokens_valid"].sum(axis=1).tolist() == [10, 10, 5, 10]
+
+
+def test_a_lead_that_a_record_lacks_is_not_in_the_batch_statistics():
+    settings = clocs.Settings(mode="cmlc", leads=("II", "V2"))
+    method = clocs.build(settings, ResNet(**SMALL), steps=1, masks=None)
+    inputs = batch(patient=np.arange(4))
+    parameters = method.init(jax.random.key(0), inputs)
+
+    def statistics(rows, absent):
+        shown = {name: x[rows] for name, x in inputs.items()}
+        shown["lead_valid"][np.isin(rows, absent)] = False
+        return method.loss(*parameters, shown, jax.random.key(0))[1][0]
+
+    with_absent = statistics(np.arange(4), absent=[1, 3])
+    without = statistics(np.array([0, 2]), absent=[])
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), with_absent, without
+    )
 
 
 def test_both_are_every_lead_of_every_half():

@@ -3,7 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecgssl_jax.methods.embeddings import interleave, separate, spread, unit
+from ecgssl_jax.methods.embeddings import (
+    interleave,
+    separate,
+    similarities,
+    spread,
+    unit,
+)
 from ecgssl_jax.settings import ConfigError
 
 
@@ -12,6 +18,15 @@ def test_unit_vectors_keep_their_direction():
     expected = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     np.testing.assert_allclose(unit(vectors), expected, rtol=1e-6)
     np.testing.assert_allclose(unit(1e-8 * vectors), expected, rtol=1e-5)
+
+
+def test_similarities_are_cosines_in_full_precision():
+    one, other = np.random.default_rng(0).normal(size=(2, 5, 7)).astype(np.float32)
+    lengths = np.linalg.norm(one, axis=1)[:, None] * np.linalg.norm(other, axis=1)
+    np.testing.assert_allclose(similarities(one, other), one @ other.T / lengths, 1e-5)
+    # On accelerators the default is less than float32.
+    program = str(jax.make_jaxpr(similarities)(one, other))
+    assert "precision=(Precision.HIGHEST, Precision.HIGHEST)" in program
 
 
 def test_zeros_stay_zeros_and_their_gradient_is_finite():

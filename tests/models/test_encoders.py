@@ -1,10 +1,12 @@
 """The encoder that a config describes, and what it says about wrong ones."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ecgssl_jax.models import vit
-from ecgssl_jax.models.encoders import compute_dtype, make_encoder
+from ecgssl_jax.models.encoders import Encoder, compute_dtype, make_encoder
 from ecgssl_jax.settings import ConfigError
 
 
@@ -72,6 +74,33 @@ def test_settings_override_the_preset():
 def test_wrong_settings_are_errors_with_their_key(settings, message):
     with pytest.raises(ConfigError, match=message):
         make_encoder(settings, dtype=jnp.float32)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(width=16, depth=1, num_heads=2, patch_size=8, num_registers=1),
+        dict(name="resnet", blocks=(1, 1), bottleneck=False, features=8),
+    ],
+    ids=["vit", "resnet"],
+)
+@pytest.mark.parametrize("length", [64, 48, 8])
+def test_features_of_a_short_record_do_not_depend_on_its_padding(settings, length):
+    encoder = Encoder(make_encoder(settings, dtype=jnp.float32))
+    ecg = np.random.default_rng(0).normal(size=(2, length, 3)).astype(np.float32)
+    params, statistics = encoder.init(jax.random.key(0), jnp.zeros((1, 80, 3)))
+    padded = np.pad(ecg, ((0, 0), (0, 80 - length), (0, 0)))
+    lengths = np.full(2, length, np.int32)
+    found = encoder.features(params, statistics, padded, lengths)
+    expected = encoder.features(params, statistics, ecg)
+    assert found["tokens_valid"].sum(axis=1).tolist() == [length // 8] * 2
+    if settings.get("name") == "resnet":
+        np.testing.assert_allclose(found["pooled"], expected["pooled"], atol=1e-5)
+        return
+    # The positions of a ViT are those of the crop, whatever its length.
+    longer = np.pad(ecg, ((0, 0), (0, 16), (0, 0)), constant_values=7)[:, :80]
+    again = encoder.features(params, statistics, longer, lengths)
+    np.testing.assert_allclose(found["pooled"], again["pooled"], atol=1e-5)
 
 
 def test_compute_dtype_is_float32_on_cpus_unless_named():

@@ -56,3 +56,20 @@ def test_low_precision_is_in_the_products_only():
     found, changed = network.train(params, statistics, x)
     leaves = [found, *jax.tree.leaves((params, changed))]
     assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}
+
+
+def test_rows_that_are_not_valid_are_not_in_the_statistics():
+    network, x = Network(Head(hidden=(6,), out=3)), features()
+    params, statistics = network.init_all(jax.random.key(1), x)
+    expected, alone = network.train(params, statistics, x[:3])
+    valid = np.arange(len(x)) < 3
+    assert np.isfinite(
+        network.train(params, statistics, x, valid=valid & False)[0]
+    ).all()
+    found, changed = network.train(params, statistics, x, valid=valid)
+    np.testing.assert_allclose(found[:3], expected, atol=1e-5)
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6),
+        changed,
+        alone,
+    )

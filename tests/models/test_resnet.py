@@ -142,6 +142,52 @@ def test_group_norm_needs_no_statistics_and_sees_each_record_alone():
     np.testing.assert_allclose(trained[1:2], alone, atol=1e-5)
 
 
+@pytest.mark.parametrize("bottleneck", [False, True])
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("length", [64, 57, 20])
+def test_a_short_record_has_the_tokens_that_it_has_without_its_padding(
+    length, norm, bottleneck
+):
+    network = Network(small(norm=norm, features=32, bottleneck=bottleneck))
+    short = ecgs(batch=2, samples=length)
+    padded = np.pad(short, ((0, 0), (0, 100 - length), (0, 0)))
+    params, statistics = network.init_all(jax.random.key(0), padded)
+    _, statistics = network.train(params, statistics, ecgs(samples=100))
+    lengths = np.full(2, length, np.int32)
+    expected = network.apply(params, short, statistics=statistics)
+    found = network.apply(params, padded, statistics=statistics, length=lengths)
+    assert expected.shape[1] == -(-length // 8)
+    np.testing.assert_allclose(found[:, : expected.shape[1]], expected, atol=1e-5)
+
+
+def test_batch_statistics_see_no_padding():
+    network = Network(small())
+    short = ecgs(samples=40)
+    padded = np.pad(short, ((0, 0), (0, 40), (0, 0)), constant_values=0)
+    params, statistics = network.init_all(jax.random.key(0), padded)
+    lengths = np.full(4, 40, np.int32)
+    _, expected = network.train(params, statistics, short)
+    _, found = network.train(params, statistics, padded, length=lengths)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), found, expected
+    )
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("lengths", [[0, 80], [0, 0]])
+def test_records_without_samples_have_finite_gradients(norm, lengths):
+    network = Network(small(norm=norm, features=32))
+    lengths = np.array(lengths, np.int32)
+    ecg = ecgs(batch=2) * (lengths > 0)[:, None, None]
+    params, statistics = network.init_all(jax.random.key(0), ecg)
+
+    def loss(params):
+        return (network.train(params, statistics, ecg, length=lengths)[0] ** 2).mean()
+
+    gradient = jax.grad(loss)(params)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
+
+
 def test_remat_changes_nothing():
     ecg = ecgs()
     plain, saving = Network(small()), Network(small(remat=True))

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from ecgssl_jax.signals import Statistics, prepare
+from ecgssl_jax.signals import Statistics, prepare, prepare_views
+from ecgssl_jax.signals.views import build_views
 
 B, T, C, S = 4, 6, 3, 2
 
@@ -78,6 +79,29 @@ def test_magnitudes_are_clipped_after_normalising(clip):
         expected = np.clip(expected, -clip, clip)
     found = prepare(batch, statistics, clip=clip)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_view_without_transforms_is_the_prepared_signal():
+    batch, statistics = _batch(), _statistics()
+    (view,) = prepare_views(
+        build_views([[]]), jax.random.key(0), batch, statistics, rate=100.0, clip=2.0
+    )
+    expected = prepare(batch, statistics, clip=2.0)
+    np.testing.assert_array_equal(view["ecg"], expected)
+
+
+@pytest.mark.parametrize(
+    "step", [("lead_dropout", 1.0, dict(probability=0.9)), ("time_out", 1.0)]
+)
+def test_what_a_transform_erases_is_to_the_encoder_what_is_missing(step):
+    batch, statistics = _batch(), _statistics()
+    (view,) = prepare_views(
+        build_views([[step]]), jax.random.key(0), batch, statistics, rate=1.0
+    )
+    expected = np.asarray(prepare(batch, statistics))
+    kept = view["ecg"] != 0
+    assert 0 < kept.sum() < kept.size
+    np.testing.assert_allclose(view["ecg"][kept], expected[kept], rtol=1e-5)
 
 
 def test_lead_without_any_deviation_gives_no_nan_where_it_is_missing():
