@@ -41,7 +41,9 @@ ENCODERS: Mapping[str, Mapping[str, Any]] = {
 }
 # Row -> config file and changes to it.
 METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "JEPA": ("jepa", {}),
+    # The config's momentum is one for longer runs: the encoder that is kept, an average,
+    # would lag by a third of so short a one.
+    "JEPA": ("jepa", {"method.ema": (0.99, 0.999)}),
     "SimCLR": ("simclr", {}),
     "BYOL": ("byol", {}),
     "CLOCS": ("clocs", {}),
