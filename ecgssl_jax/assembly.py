@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import math
 import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,9 +21,11 @@ from ecgssl_jax import (
     sharding,
 )
 from ecgssl_jax.data import masks as masks_lib
+from ecgssl_jax.data.host_cache import check_memory
 from ecgssl_jax.data.mixture import Mixture, check_crop, select_records
 from ecgssl_jax.data.pipeline import Pipeline
 from ecgssl_jax.data.prepared import PreparedSet, open_prepared
+from ecgssl_jax.data.reports import NO_TEXT
 from ecgssl_jax.data.text import Texts, Vocabulary, encode_texts, shared_vocabulary
 from ecgssl_jax.evaluation.features import statistics_of
 from ecgssl_jax.evaluation.labels import labels_of
@@ -251,9 +254,12 @@ def make_labels(
 
 
 def make_texts(
-    reports: Sequence[str], vocabulary: Vocabulary, shape: TextShape
+    reports: Sequence[str],
+    vocabulary: Vocabulary,
+    shape: TextShape,
+    records: np.ndarray,
 ) -> Texts:
-    """Reports of records as tokens, with a line on what they are.
+    """Reports of N records as tokens, with a line on those of `records`.
 
     Raises:
       ConfigError: a vocabulary larger than the method's.
@@ -265,12 +271,16 @@ def make_texts(
             "least that"
         )
     texts = encode_texts(reports, vocabulary, shape.length)
-    has_text = texts.ids >= 0
-    distinct = len(np.unique(texts.ids[has_text]))
-    reporting.say(
-        f"texts: {has_text.sum()} of {len(texts.ids)} records have one, {distinct} are "
-        f"distinct, {texts.share_cut:.1%} are cut to {shape.length} tokens"
+    ids = texts.ids[records]
+    told = np.unique(ids[ids != NO_TEXT])
+    line = (
+        f"texts: {(ids != NO_TEXT).sum()} of {len(ids)} records have one, {len(told)} "
+        f"are distinct, {texts.share_cut(records):.1%} are cut to {shape.length} tokens"
     )
+    alike = len(told) - len(np.unique(texts.tokens[told + 1], axis=0))
+    if alike:
+        line += f", by which {alike} became like others"
+    reporting.say(line)
     return texts
 
 
@@ -299,9 +309,12 @@ def make_task(experiment: Experiment) -> Task:
     if method.text is not None:
         vocabulary = shared_vocabulary(mixture.sets)
         tokens = {"vocabulary": vocabulary.as_json()}
-        texts = make_texts(list(mixture.column("text")), vocabulary, method.text)
-    check_compared(experiment, method, mixture, texts)
+        reports = list(mixture.column("text"))
+        texts = make_texts(reports, vocabulary, method.text, mixture.records)
     pipeline = make_pipeline(experiment, mixture, texts=texts, labels=method.labels)
+    check_batches(experiment, method, pipeline)
+    if data.cache == "host":
+        check_memory(mixture)
     evaluators = make_evaluators(experiment, probes, mixture, method, mesh)
     report_data(data, mixture)
     task = Task(
@@ -311,11 +324,7 @@ def make_task(experiment: Experiment) -> Task:
         batches=pipeline.batches,
         evaluators=evaluators,
         meta={
-            # In which order, because statistics and rows go by it.
-            "data": {
-                each.name: {**describe_data(each), "source": number}
-                for number, each in enumerate(mixture.sets)
-            },
+            "data": describe_mixture(data, mixture),
             "evaluated": {
                 name: describe_data(evaluator.prepared)
                 for name, evaluator in evaluators.items()
@@ -340,21 +349,41 @@ def make_task(experiment: Experiment) -> Task:
     )
 
 
-def check_compared(
-    experiment: Experiment, method: Method, mixture: Mixture, texts: Texts | None
-) -> None:
+def check_batches(experiment: Experiment, method: Method, pipeline: Pipeline) -> None:
     """Raises ConfigError where a batch has nothing to tell apart, or to match."""
+    mixture, batch_size = pipeline.mixture, experiment.batch_size
+    if method.couples_rows:
+        name = experiment.method["name"]
+        if batch_size < 2:
+            raise ConfigError(
+                f"config.batch_size: {batch_size}, but {name} tells the records of a "
+                "batch apart: take 2 or more"
+            )
+        parts = zip(mixture.sets, mixture.rows, mixture.shares, strict=True)
+        for prepared, rows, share in parts:
+            # Epochs follow each other without a gap, but not within a batch.
+            if math.ceil(batch_size * share) > len(rows):
+                raise ConfigError(
+                    f"config.batch_size: {batch_size}, of which {share:.1%} are of the "
+                    f"{len(rows)} records of {prepared.name}: some would be twice in a "
+                    f"batch, and {name} would tell them from themselves; lower the "
+                    "batch size or the weight of the set"
+                )
     held = len(mixture.records)
-    if method.couples_rows and not 2 <= experiment.batch_size <= held:
+    texts, labels = pipeline.texts, pipeline.labels
+    if texts is not None:
+        ids = texts.ids[mixture.records]
+        distinct = len(np.unique(ids[ids != NO_TEXT]))
+        if distinct < 2:
+            raise ConfigError(
+                f"config.data: the {held} records to train on have {distinct} different "
+                "reports, and two at least are needed to tell them apart; choose other "
+                "folds, another set or another method"
+            )
+    if labels is not None and not labels[1][mixture.records].any():
         raise ConfigError(
-            f"config.batch_size: {experiment.batch_size}, but "
-            f"{experiment.method['name']} tells the records of a batch apart: take 2 "
-            f"or more, and no more than the {held} records to train on"
-        )
-    if texts is not None and not (texts.ids[mixture.records] >= 0).any():
-        raise ConfigError(
-            f"config.data: none of the {held} records to train on has a report; choose "
-            "other folds, another set or another method"
+            f"config.data: no label of the {held} records to train on is known; choose "
+            "other folds or another set"
         )
 
 
@@ -378,6 +407,20 @@ def describe_data(prepared: PreparedSet) -> dict[str, Any]:
         "rate": prepared.rate,
         "leads": list(prepared.leads),
         "content_hash": prepared.metadata["content_hash"],
+    }
+
+
+def describe_mixture(data: Data, mixture: Mixture) -> dict[str, Any]:
+    """What a run may not change: of each set, by its name in the config."""
+    parts = zip(data.components, mixture.sets, strict=True)
+    return {
+        component.name: {
+            **describe_data(prepared),
+            "folds": component.folds and list(component.folds),
+            # In which order, because statistics and rows go by it.
+            "source": number,
+        }
+        for number, (component, prepared) in enumerate(parts)
     }
 
 

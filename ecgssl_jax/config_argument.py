@@ -96,6 +96,8 @@ def choose_data(
         raise ConfigError(
             "config argument: name and mixture each say what to train on; give one"
         )
+    if overrides.get("data.mixture", True) in ((), [], None):
+        raise ConfigError("config argument: mixture names no set")
     if variant == "ptbxl":
         config.data.name = "ptbxl"
         config.evaluators.probe.update(data="ptbxl", task="superdiagnostic")

@@ -77,7 +77,18 @@ def load(spec: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
         )
     if not isinstance(config, ConfigDict):
         config = ConfigDict(config)
-    return override(config, dict(overrides)).to_dict()
+    return _plain(override(config, dict(overrides)).to_dict())
+
+
+def _plain(value: Any) -> Any:
+    """Dictionaries for ConfigDicts, also within sequences, where to_dict looks not."""
+    if isinstance(value, ConfigDict):
+        value = value.to_dict()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return value
 
 
 def _check_call(get_config: Callable, arguments: Sequence[str], name: str) -> None:

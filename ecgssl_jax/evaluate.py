@@ -27,6 +27,7 @@ from ecgssl_jax.evaluation.provenance import provenance_of
 from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.memory import keep_freed_memory
 from ecgssl_jax.output_folder import check_writable
+from ecgssl_jax.settings import ConfigError
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -125,26 +126,40 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     root = args.root or experiment.data.root
     prepared = assembly.open_set(dataclasses.replace(experiment.data, root=root), name)
     encoder.check(prepared)
+    tasks = args.task or default_tasks(prepared)
+    if not tasks and encoder.method.text is None:
+        raise ConfigError(
+            f"{prepared.name} has no labels to probe; name a labelled prepared set with "
+            "--data"
+        )
     folds = comparison.Folds(
         train=args.train_folds or defaults.train_folds,
         valid=args.valid_folds or defaults.valid_folds,
     )
-    questions = [
-        comparison.question(prepared, task, folds)
-        for task in args.task or default_tasks(prepared)
-    ]
+    if not tasks and (prepared.index["fold"] == -1).all():
+        # Retrieval alone, which needs no probe: on the set as a whole.
+        folds = dataclasses.replace(folds, valid=(-1,))
+    questions = [comparison.question(prepared, task, folds) for task in tasks]
     seeds = args.seeds or (experiment.seed,)
     spectrum = not (args.no_spectrum or attends)
-    rows = [
-        score(each, questions, folds, protocol=args.protocol, seed=seeds[0])
-        for each in make_contenders(encoder, prepared, seeds=seeds, spectrum=spectrum)
-    ]
+    rows = []
+    if questions:
+        rows = [
+            score(each, questions, folds, protocol=args.protocol, seed=seeds[0])
+            for each in make_contenders(
+                encoder, prepared, seeds=seeds, spectrum=spectrum
+            )
+        ]
     notes = report.notes(
         folds,
         protocol=args.protocol,
         sizes={each.name: each.sizes(folds) for each in questions},
         provenance=provenance_of(encoder.run, encoder.method, prepared),
-        left_out={s[0].task: s[0].macro.left_out for s in rows[0].scores.values()},
+        left_out={
+            task: scores[0].macro.left_out
+            for row in rows[:1]
+            for task, scores in row.scores.items()
+        },
     )
     found = retrieval.retrieve_reports(encoder, prepared, folds.valid)
     return _publish(args, encoder.run, name, folds, rows, notes, found)
@@ -188,7 +203,9 @@ def _publish(
         **reporting.describe_run(),
     }
     lines = [f"- {note}" for note in notes]
-    tables = [report.table(rows, list(rows[0].scores), data), ""]
+    tables = []
+    if rows:
+        tables += [report.table(rows, list(rows[0].scores), data), ""]
     if found:
         tables += [retrieval.table(found), ""]
     text = "\n".join([*tables, *lines])
@@ -200,7 +217,12 @@ def _publish(
 
 
 def default_tasks(prepared: PreparedSet) -> tuple[str, ...]:
-    """Superclasses and all statements where the set is PTB-XL, else its labels."""
+    """Superclasses and all statements where the set is PTB-XL, else its labels.
+
+    Empty where there are none.
+    """
+    if not prepared.labels:
+        return ()
     rows = prepared.label_table.values()
     if any("diagnostic_class" in row for row in rows):
         return ("superdiagnostic", "all")

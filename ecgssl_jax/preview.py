@@ -33,8 +33,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--transforms", action="store_true", help="also each transform on one record"
     )
-    parser.add_argument("--records", type=int, default=4, help="how many")
+    parser.add_argument("--records", type=_count, default=4, help="how many")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, found {text!r}")
+    return int(text)
 
 
 def main(argv: list[str] | None = None) -> None:

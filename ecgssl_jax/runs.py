@@ -38,8 +38,8 @@ class Run:
       experiment: the config that the checkpoint was saved with.
       checkpoint: folder of the step that was read.
       step: updates made.
-      data: of each set that it was trained on, by name and in the order of
-        `experiment.data.components`: name, rate, leads and content_hash.
+      data: of each set that it was trained on, by its name in the config: name, rate,
+        leads, content_hash and folds, None for all.
       evaluated: the same of each evaluator's set, by the evaluator's name.
       vocabulary: of methods that read reports, the tokens that they know.
     """

@@ -53,6 +53,13 @@ def test_a_mixture_has_folds_of_its_own(variant):
     assert second == {"name": "mine", "weight": 2}
 
 
+@pytest.mark.parametrize("empty", ["()", "[]", "None"])
+def test_a_mixture_of_nothing_is_refused(empty):
+    _, overrides = split_argument(f"mixture={empty}")
+    with pytest.raises(ConfigError, match="mixture names no set"):
+        choose_data(ConfigDict(), "", overrides)
+
+
 def test_a_name_beside_a_mixture_is_refused():
     _, overrides = split_argument("name=mine,mixture=({'name':'a'},{'name':'b'})")
     config = ConfigDict({"data": {"folds": None}, "evaluators": {}})

@@ -28,6 +28,18 @@ def test_a_type_error_within_the_file_is_not_mistaken_for_its_argument(tmp_path)
         load(f"{path}:large", {})
 
 
+def test_settings_within_sequences_are_plain_too(tmp_path):
+    text = """
+from ml_collections import ConfigDict
+def get_config():
+    step = ("time_out", 1.0, ConfigDict(dict(seconds=(0.0, 1.0))))
+    return ConfigDict(dict(views=((step,),), sets=[ConfigDict(dict(name="a"))]))
+"""
+    found = load(str(write(tmp_path, text)), {})
+    assert type(found["views"][0][0][2]) is type(found["sets"][0]) is dict
+    assert found["views"] == ((("time_out", 1.0, {"seconds": (0.0, 1.0)}),),)
+
+
 @pytest.mark.parametrize(
     ("text", "argument", "message"),
     [

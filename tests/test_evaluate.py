@@ -298,3 +298,20 @@ def test_a_run_on_reports_is_scored_by_retrieval_on_the_validation_folds(
     assert {each["num_queries"] for each in found.values()} == {count}
     # The other folds' are not even tokenised.
     assert f"texts: {count} of {count} records" in capsys.readouterr().out
+    # Without labels and folds there is no table, but still the retrieval.
+    bare = without_labels_and_folds(synthetic_source(20, seed=2))
+    prepare_dataset(bare, tmp_path / "bare", report=lambda _: None)
+    evaluate.main([workdir, "--data=bare", f"--output={tmp_path}"])
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert document["results"] == []
+    assert {each["num_queries"] for each in document["retrieval"].values()} == {20}
+    assert "| retrieval " in (tmp_path / "results.md").read_text()
+
+
+def without_labels_and_folds(source):
+    def strip(task):
+        for name, record in task():
+            yield name, dataclasses.replace(record, labels={}, fold=-1)
+
+    tasks = [functools.partial(strip, task) for task in source.tasks]
+    return dataclasses.replace(source, labels=(), tasks=tasks)

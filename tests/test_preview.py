@@ -36,6 +36,13 @@ def test_pictures_of_the_records_are_written(root, tmp_path, capsys):
         assert picture.std() > 0.01
 
 
+@pytest.mark.parametrize("count", ["0", "-3", "two"])
+def test_a_number_of_records_that_is_none_is_an_error(root, tmp_path, capsys, count):
+    with pytest.raises(SystemExit):
+        preview.main(flags(root, f"--output={tmp_path}", f"--records={count}"))
+    assert f"expected 1 or more, found '{count}'" in capsys.readouterr().err
+
+
 def test_views_and_transforms_are_drawn_where_they_are_asked_for(root, tmp_path):
     config = CONFIG.with_name("simclr.py")
     arguments = [f"--config={config}:root={root}", f"--output={tmp_path}"]

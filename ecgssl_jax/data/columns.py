@@ -77,7 +77,8 @@ class Columns(Mapping[str, np.ndarray]):
         table = self._file.read([name], use_threads=False)
         column = table.column(name)
         if pyarrow.types.is_string(column.type):
-            codes = column.combine_chunks().dictionary_encode()
+            # Chunk by chunk: an array of text holds 2 GB at most.
+            codes = column.dictionary_encode().unify_dictionaries().combine_chunks()
             distinct = codes.dictionary.to_numpy(zero_copy_only=False)
             return distinct[codes.indices.to_numpy()]
         column = column.combine_chunks()

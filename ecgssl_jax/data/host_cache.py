@@ -17,9 +17,15 @@ def load_records(mixture: Mixture) -> np.ndarray:
     """The signals of the R records to train on: [R, T, C] int16, in their order.
 
     Raises:
-      ConfigError: they do not fit into the memory that is free.
+      ConfigError: as `check_memory`.
       DamagedSetError: a checksum does not match; names file and record.
     """
+    check_memory(mixture)
+    return mixture.read(mixture.records)
+
+
+def check_memory(mixture: Mixture) -> None:
+    """Raises ConfigError where the records do not fit into the memory that is free."""
     shape = (len(mixture.records), mixture.length, len(mixture.leads))
     needed, free = 2 * np.prod(shape, dtype=np.int64), available_memory()
     if free is not None and needed > _LARGEST_SHARE * free:
@@ -29,7 +35,6 @@ def load_records(mixture: Mixture) -> np.ndarray:
             "free on this machine; read them on demand with --config.data.cache=none, "
             "or divide them over the accelerators' memory with =device"
         )
-    return mixture.read(mixture.records)
 
 
 def available_memory(root: Path = Path("/")) -> int | None:

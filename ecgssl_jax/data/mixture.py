@@ -69,7 +69,8 @@ class Mixture:
     @property
     def shares(self) -> tuple[float, ...]:
         """Of each set, the share of the batches' rows; they add up to 1."""
-        return tuple(np.asarray(self.weights) / sum(self.weights))
+        counts = _slot_counts(self.weights)
+        return tuple(counts / counts.sum())
 
     @functools.cached_property
     def first(self) -> np.ndarray:
@@ -133,12 +134,17 @@ def even_slots(weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """
     if len(weights) == 1:
         return np.zeros(1, np.int32), np.zeros(1, np.int64)
-    shares = np.asarray(weights) / sum(weights)
-    counts = np.maximum(np.rint(shares * _PERIOD), 1).astype(int)
+    counts = _slot_counts(weights)
     sources = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     ranks = np.concatenate([np.arange(count) for count in counts])
     order = np.argsort((ranks + 0.5) / counts[sources], kind="stable")
     return sources[order], ranks[order]
+
+
+def _slot_counts(weights: Sequence[float]) -> np.ndarray:
+    """[S] int64: of one period, the slots of each source, at least one."""
+    shares = np.asarray(weights) / sum(weights)
+    return np.maximum(np.rint(shares * _PERIOD), 1).astype(int)
 
 
 def select_records(

@@ -226,7 +226,7 @@ def shared_vocabulary(sets: Sequence[PreparedSet]) -> Vocabulary:
         were prepared with different `sort_phrases`.
       DamagedSetError: as `open_vocabulary`.
     """
-    with_reports = [prepared for prepared in sets if any(prepared.index["text"])]
+    with_reports = [prepared for prepared in sets if _has_reports(prepared)]
     vocabularies = [open_vocabulary(each) for each in with_reports or sets[:1]]
     if len(vocabularies) == 1:
         return vocabularies[0]
@@ -248,6 +248,12 @@ def shared_vocabulary(sets: Sequence[PreparedSet]) -> Vocabulary:
     return Vocabulary(model=model, sort_phrases=sort_phrases)
 
 
+def _has_reports(prepared: PreparedSet) -> bool:
+    if "texts" in prepared.metadata:
+        return prepared.metadata["texts"]["num_texts"] > 0
+    return any(prepared.index["text"])  # prepared by an earlier version
+
+
 # ---- Texts of records ----
 
 
@@ -266,10 +272,10 @@ class Texts:
     ids: np.ndarray
     num_tokens: np.ndarray
 
-    @property
-    def share_cut(self) -> float:
-        """Of the records with a text, the share whose text was cut."""
-        counts = self.num_tokens[self.ids[self.ids != NO_TEXT] + 1]
+    def share_cut(self, records: np.ndarray) -> float:
+        """Of those of the records that have a text, the share whose text was cut."""
+        ids = self.ids[records]
+        counts = self.num_tokens[ids[ids != NO_TEXT] + 1]
         return float((counts > self.tokens.shape[1]).mean()) if len(counts) else 0.0
 
 

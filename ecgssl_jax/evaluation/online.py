@@ -123,6 +123,12 @@ def _probe_settings(values: Mapping[str, Any], path: str) -> ProbeSettings:
         raise ConfigError(
             f"{path}.max_records: expected at least 1, found {settings.max_records}"
         )
+    both = sorted(set(settings.train_folds) & set(settings.valid_folds))
+    if both:
+        raise ConfigError(
+            f"{path}: folds {both} are in train_folds and in valid_folds; a probe must "
+            "not select checkpoints by what it was trained on"
+        )
     tasks = ["labels", *ptbxl.TASKS]
     if settings.task not in tasks:
         raise ConfigError(

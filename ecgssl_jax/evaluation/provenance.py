@@ -32,11 +32,11 @@ class Provenance:
 def provenance_of(run: Run, method: Method, prepared: PreparedSet) -> Provenance:
     """What the run's checkpoint knew of this set; sets are told by their contents."""
     used = list(run.data.values())
-    trained_on: tuple[int, ...] = ()
-    for component, then in zip(run.experiment.data.components, used, strict=False):
+    everything = set(prepared.index["fold"].tolist())
+    trained_on: set[int] = set()
+    for then in used:
         if _is_same(prepared, then):
-            everything = sorted(set(prepared.index["fold"].tolist()))
-            trained_on = component.folds or tuple(everything)
+            trained_on |= everything if then["folds"] is None else set(then["folds"])
     selected_on: tuple[int, ...] = ()
     probe = selecting_probe(run.experiment)
     if run.is_best and probe is not None:
@@ -46,13 +46,11 @@ def provenance_of(run: Run, method: Method, prepared: PreparedSet) -> Provenance
             selected_on = settings.valid_folds
     asked = {"reports": method.text, "labels": method.labels}
     return Provenance(
-        trained_on=trained_on,
+        trained_on=tuple(sorted(trained_on)),
         selected_on=selected_on,
         learnt_from=("signals", *(name for name, shape in asked.items() if shape)),
-        changed=any(
-            then["name"] == prepared.name and not _is_same(prepared, then)
-            for then in used
-        ),
+        changed=any(then["name"] == prepared.name for then in used)
+        and not any(_is_same(prepared, then) for then in used),
     )
 
 

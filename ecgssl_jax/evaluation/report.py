@@ -51,20 +51,7 @@ def notes(
       provenance: what the pre-training knew of this set.
       left_out: task -> label -> why it is not in the mean.
     """
-    counts = "; ".join(f"{t}: {a} and {b} records" for t, (a, b) in sizes.items())
-    lines = [
-        f"{protocol} probe on frozen features: trained on folds {_shown(folds.train)}, "
-        + f"evaluated on fold {_shown(folds.valid)} ({counts}).",
-    ]
-    if protocol == "linear":
-        lines.append(
-            f"Fold {folds.selection} selected the probe's strength; the probe was then "
-            "fitted to all training folds."
-        )
-    else:
-        lines.append(
-            f"Fold {folds.selection} selected the probe's step, and was not trained on."
-        )
+    lines = _probe_notes(folds, protocol, sizes) if sizes else []
     lines += _provenance_notes(folds, provenance)
     for task, reasons in left_out.items():
         if reasons:
@@ -73,6 +60,27 @@ def notes(
                 f"or a negative record: {', '.join(reasons)}."
             )
     return lines
+
+
+def _probe_notes(
+    folds: Folds, protocol: str, sizes: Mapping[str, tuple[int, int]]
+) -> list[str]:
+    """What the probe was trained, selected and evaluated on."""
+    counts = "; ".join(f"{t}: {a} and {b} records" for t, (a, b) in sizes.items())
+    used = (
+        f"{protocol} probe on frozen features: trained on folds {_shown(folds.train)}, "
+        f"evaluated on fold {_shown(folds.valid)} ({counts})."
+    )
+    if protocol == "linear":
+        selected = (
+            f"Fold {folds.selection} selected the probe's strength; the probe was then "
+            "fitted to all training folds."
+        )
+    else:
+        selected = (
+            f"Fold {folds.selection} selected the probe's step, and was not trained on."
+        )
+    return [used, selected]
 
 
 def _provenance_notes(folds: Folds, provenance: Provenance) -> list[str]:
@@ -112,7 +120,7 @@ def _shown(folds: Sequence[int]) -> str:
     ordered = sorted(folds)
     if len(ordered) > 2 and ordered == list(range(ordered[0], ordered[-1] + 1)):
         return f"{ordered[0]}-{ordered[-1]}"
-    return ", ".join(map(str, ordered))
+    return ", ".join("-1 (none)" if fold == -1 else str(fold) for fold in ordered)
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -123,7 +123,7 @@ def retrieve_reports(
         return {}
     rows = np.flatnonzero(np.isin(prepared.index["fold"], folds))
     reports = [prepared.index["text"][row] for row in rows]
-    texts = assembly.make_texts(reports, vocabulary, shape)
+    texts = assembly.make_texts(reports, vocabulary, shape, np.arange(len(rows)))
     rows, ids = rows[texts.ids != NO_TEXT], texts.ids[texts.ids != NO_TEXT]
     if not len(rows):
         print(f"retrieval is left out: no report in folds {list(folds)}")

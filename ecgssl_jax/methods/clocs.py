@@ -30,6 +30,7 @@ from ecgssl_jax.models.heads import Settings as HeadSettings
 from ecgssl_jax.models.heads import make_head
 from ecgssl_jax.models.network import Network
 from ecgssl_jax.models.vit import mean_pool
+from ecgssl_jax.settings import ConfigError
 
 Mode = Literal["cmsc", "cmlc", "cmsmlc"]
 
@@ -123,6 +124,10 @@ def contrasted(batch: Batch, mode: Mode, leads: tuple[str, ...]) -> list[_View]:
 def _segments(ecg: jax.Array, length: jax.Array | None, count: int) -> list[_View]:
     """So many equal parts of the records, one after the other."""
     samples = ecg.shape[1] // count
+    if not samples:
+        raise ConfigError(
+            f"config.data.crop: {ecg.shape[1]} samples cannot be cut into {count} parts"
+        )
     segments = []
     for start in range(0, count * samples, samples):
         held = None if length is None else jnp.clip(length - start, 0, samples)

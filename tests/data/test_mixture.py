@@ -116,3 +116,9 @@ def test_a_fold_that_does_not_exist_is_named(sets):
 def test_a_crop_longer_than_the_records_is_named(sets):
     with pytest.raises(ConfigError, match="401 samples.*short are stored with 400"):
         check_crop(sets[1], 401)
+
+
+def test_shares_are_those_that_the_pattern_can_give(sets):
+    shares = mix(sets, weights=(1e6, 1.0)).shares
+    # A slot of 65536 is the least.
+    assert shares == pytest.approx((1 - 1 / 65537, 1 / 65537), rel=1e-3)

@@ -157,3 +157,8 @@ def test_features_that_are_not_finite_have_no_score(prepared, monkeypatch):
     assert (
         tuple(values) == online.PROBE_METRICS and np.isnan(list(values.values())).all()
     )
+
+
+def test_a_probe_that_is_validated_on_its_training_folds_is_refused(prepared):
+    with pytest.raises(ConfigError, match=r"probe: folds \[8\] are in train_folds and"):
+        make_probe(prepared, train_folds=(1, 2, 8), valid_folds=(8, 9))

@@ -27,11 +27,19 @@ def run(data, contents, *, probe=("mine", "a"), checkpoint="best"):
     name, content = probe
     settings = {"data": name, "train_folds": (1, 2), "valid_folds": (3,)}
     config = {"steps": 1, "batch_size": 1, "model": {}, "method": {}, "data": data}
+    experiment = parse(config | {"evaluators": {"probe": settings}})
     return Run(
-        experiment=parse(config | {"evaluators": {"probe": settings}}),
+        experiment=experiment,
         checkpoint=Path("run") / checkpoint / "1",
         step=1,
-        data={k: {"name": k, "content_hash": v} for k, v in contents.items()},
+        data={
+            each.name: {
+                "name": each.name.rpartition("/")[2],
+                "content_hash": contents[each.name],
+                "folds": each.folds,
+            }
+            for each in experiment.data.components
+        },
         evaluated={"probe": {"name": name, "content_hash": content}},
         vocabulary=None,
     )
@@ -52,6 +60,13 @@ def test_the_component_of_a_mixture_counts():
     both = run({"mixture": mixture}, {"other": "b", "mine": "a"})
     found = provenance_of(both, SELF_SUPERVISED, prepared("mine"))
     assert found.trained_on == (2,)
+
+
+def test_sets_of_one_name_are_told_by_their_contents():
+    mixture = ({"name": "x/mine", "folds": (1,)}, {"name": "y/mine", "folds": (2,)})
+    both = run({"mixture": mixture}, {"x/mine": "a", "y/mine": "b"})
+    found = provenance_of(both, SELF_SUPERVISED, prepared("mine", "a"))
+    assert found.trained_on == (1,) and not found.changed
 
 
 def test_a_set_of_other_contents_under_the_same_name_is_changed():

@@ -8,6 +8,7 @@ from ecgssl_jax.leads import LEADS
 from ecgssl_jax.methods import clocs
 from ecgssl_jax.methods.clocs import clocs_loss, contrasted
 from ecgssl_jax.models.resnet import ResNet
+from ecgssl_jax.settings import ConfigError
 
 SMALL = dict(blocks=(1,), bottleneck=False, features=4)
 
@@ -139,3 +140,9 @@ def test_both_are_every_lead_of_every_half():
 def test_leads_must_be_several_standard_ones(leads):
     with pytest.raises(ValueError, match="expected two or more different ones of I, "):
         clocs.Settings(leads=leads)
+
+
+def test_a_crop_that_cannot_be_halved_is_an_error():
+    inputs = {name: x[:, :1] for name, x in batch().items()}
+    with pytest.raises(ConfigError, match=r"crop: 1 samples cannot be cut into 2"):
+        contrasted(inputs, "cmsc", ())
