@@ -84,13 +84,15 @@ def draw_records(
 def draw_transforms(experiment: Experiment, mixture: Mixture) -> dict[str, Figure]:
     """Transform's name -> picture of it alone, with its defaults, on the first record.
 
-    Those that need settings, or do not fit the set, are left out.
+    Those that do not fit the set are left out, with a message.
     """
     batch = _first_batch(experiment, mixture, slice(1))
+    # The one setting without a default: half of what the run sees.
+    needed = {"random_crop": {"seconds": experiment.data.crop / mixture.rate / 2}}
     figures = {}
     for number, name in enumerate(TRANSFORMS):
         try:
-            ((step,),) = build_views([[(name, 1.0)]])
+            ((step,),) = build_views([[(name, 1.0, needed.get(name, {}))]])
             changed = _transformed(batch, (step,), number, experiment, mixture)
         except ConfigError as error:
             reporting.say(f"left out {name}: {error}")
@@ -120,16 +122,19 @@ def _transformed(
 ) -> dict[str, np.ndarray]:
     """The batch, in millivolts, as one view shows it."""
     known = jax.tree.map(jnp.asarray, batch)
+    means = np.stack([prepared.mean for prepared in mixture.sets])
+    mean = means[batch["source"]][:, None, :]
     ((ecg, length),) = make_views(
         [view],
         jax.random.fold_in(jax.random.key(experiment.seed), number),
-        known["ecg"],
+        # As in training, transforms see the distance from the leads' means.
+        known["ecg"] - mean,
         known["lead_valid"],
         known.get("length"),
         rate=mixture.rate,
     )
     lengths = {} if length is None else {"length": np.asarray(length)}
-    return batch | {"ecg": np.array(ecg)} | lengths
+    return batch | {"ecg": np.array(ecg) + mean} | lengths
 
 
 def _draw(

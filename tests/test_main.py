@@ -290,12 +290,12 @@ def test_other_data_than_the_run_began_with_are_refused(uninterrupted, tmp_path)
     assert run_json(workdir) == run_json(uninterrupted)
 
 
-def test_other_folds_than_the_run_began_with_are_refused(uninterrupted, tmp_path):
+def test_other_folds_than_the_run_began_with_are_refused(
+    config, uninterrupted, tmp_path
+):
     """What it has seen must stay known to its evaluation."""
     workdir = tmp_path / "run"
     shutil.copytree(uninterrupted, workdir)
-    shutil.copytree(uninterrupted.parent / "data", tmp_path / "data")
-    config = write_config(tmp_path)
     flags = [*LONG, "--config.steps=210", "--config.data.folds=(1,2)"]
     with pytest.raises(SystemExit) as stopped:
         entry_point.main([f"--config={config}", f"--workdir={workdir}", *flags])

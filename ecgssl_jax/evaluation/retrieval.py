@@ -7,7 +7,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from ecgssl_jax import assembly
+from ecgssl_jax.annotations import make_texts
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.data.text import NO_TEXT, PAD
 from ecgssl_jax.evaluation.markdown import figure, markdown_table
@@ -123,7 +123,7 @@ def retrieve_reports(
         return {}
     rows = np.flatnonzero(np.isin(prepared.index["fold"], folds))
     reports = [prepared.index["text"][row] for row in rows]
-    texts = assembly.make_texts(reports, vocabulary, shape, np.arange(len(rows)))
+    texts = make_texts(reports, vocabulary, shape, np.arange(len(rows)))
     rows, ids = rows[texts.ids != NO_TEXT], texts.ids[texts.ids != NO_TEXT]
     if not len(rows):
         print(f"retrieval is left out: no report in folds {list(folds)}")

@@ -1,0 +1,120 @@
+"""Texts and labels of records, as a method asks for them, and whether they teach any."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ecgssl_jax import reporting
+from ecgssl_jax.data.pipeline import Pipeline
+from ecgssl_jax.data.prepared import PreparedSet
+from ecgssl_jax.data.reports import NO_TEXT
+from ecgssl_jax.data.text import Texts, Vocabulary, encode_texts
+from ecgssl_jax.evaluation.labels import labels_of
+from ecgssl_jax.experiment import Experiment
+from ecgssl_jax.methods.base import LabelShape, Method, TextShape
+from ecgssl_jax.settings import ConfigError
+
+
+def make_labels(
+    sets: Sequence[PreparedSet], shape: LabelShape
+) -> tuple[np.ndarray, np.ndarray]:
+    """A task's labels of all records of the sets [N, Y], and which are known.
+
+    Raises:
+      ConfigError: a set has no such task, another number of labels, or other labels
+        than the first.
+    """
+    tables, masks, first = [], [], None
+    for prepared in sets:
+        try:
+            found = labels_of(prepared, shape.task)
+        except ConfigError as error:
+            raise ConfigError(f"config.method.task: {error}") from error
+        if len(found.classes) != shape.num_labels:
+            raise ConfigError(
+                f"config.method.num_labels: {shape.num_labels}, but task "
+                f"{shape.task!r} of {prepared.name} has {len(found.classes)} labels; "
+                f"set it to {len(found.classes)}"
+            )
+        first = first or found.classes
+        if found.classes != first:
+            raise ConfigError(
+                f"config.method.task: the labels of {sets[0].name} and {prepared.name} "
+                f"are not the same: {', '.join(first)} and {', '.join(found.classes)}"
+            )
+        labels = np.zeros((len(prepared), shape.num_labels), np.int8)
+        known = np.zeros(labels.shape, bool)
+        labels[found.rows], known[found.rows] = found.labels, found.known
+        tables.append(labels)
+        masks.append(known)
+    return np.concatenate(tables), np.concatenate(masks)
+
+
+def make_texts(
+    reports: Sequence[str],
+    vocabulary: Vocabulary,
+    shape: TextShape,
+    records: np.ndarray,
+) -> Texts:
+    """Reports of N records as tokens, with a line on those of `records`.
+
+    Raises:
+      ConfigError: a vocabulary larger than the method's.
+    """
+    if vocabulary.size > shape.vocabulary_size:
+        raise ConfigError(
+            f"config.method.vocabulary_size: {shape.vocabulary_size}, but the "
+            f"vocabulary of the reports has {vocabulary.size} tokens; set it to at "
+            "least that"
+        )
+    texts = encode_texts(reports, vocabulary, shape.length)
+    ids = texts.ids[records]
+    told = np.unique(ids[ids != NO_TEXT])
+    line = (
+        f"texts: {(ids != NO_TEXT).sum()} of {len(ids)} records have one, {len(told)} "
+        f"are distinct, {texts.share_cut(records):.1%} are cut to {shape.length} tokens"
+    )
+    alike = len(told) - len(np.unique(texts.tokens[told + 1], axis=0))
+    if alike:
+        line += f", by which {alike} became like others"
+    reporting.say(line)
+    return texts
+
+
+def check_batches(experiment: Experiment, method: Method, pipeline: Pipeline) -> None:
+    """Raises ConfigError where a batch has nothing to tell apart, or to match."""
+    mixture, batch_size = pipeline.mixture, experiment.batch_size
+    if method.couples_rows:
+        name = experiment.method["name"]
+        if batch_size < 2:
+            raise ConfigError(
+                f"config.batch_size: {batch_size}, but {name} tells the records of a "
+                "batch apart: take 2 or more"
+            )
+        parts = zip(mixture.sets, mixture.rows, mixture.shares, strict=True)
+        for prepared, rows, share in parts:
+            # Epochs follow each other without a gap, but not within a batch.
+            if math.ceil(batch_size * share) > len(rows):
+                raise ConfigError(
+                    f"config.batch_size: {batch_size}, of which {share:.1%} are of the "
+                    f"{len(rows)} records of {prepared.name}: some would be twice in a "
+                    f"batch, and {name} would tell them from themselves; lower the "
+                    "batch size or the weight of the set"
+                )
+    held = len(mixture.records)
+    texts, labels = pipeline.texts, pipeline.labels
+    if texts is not None:
+        ids = texts.ids[mixture.records]
+        distinct = len(np.unique(ids[ids != NO_TEXT]))
+        if distinct < 2:
+            raise ConfigError(
+                f"config.data: the {held} records to train on have {distinct} different "
+                "reports, and two at least are needed to tell them apart; choose other "
+                "folds, another set or another method"
+            )
+    if labels is not None and not labels[1][mixture.records].any():
+        raise ConfigError(
+            f"config.data: no label of the {held} records to train on is known; choose "
+            "other folds or another set"
+        )
