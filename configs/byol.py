@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
             steps=4000,
             # Small, for many updates: there are no negatives to be found in a batch.
             batch_size=32,
-            data=dict(root="data", name="synthetic", crop=500, folds=FOLDS),
+            data=dict(root="data", name="synthetic", rate=100, crop=500, folds=FOLDS),
             views=(VIEW, VIEW),
             model=dict(name="resnet", preset="18", features=16),
             method=dict(name="byol", ema=(0.99, 1.0)),

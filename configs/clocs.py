@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
             steps=1000,
             batch_size=128,
             # Two segments, each as long as the other methods' crops.
-            data=dict(root="data", name="synthetic", crop=1000, folds=FOLDS),
+            data=dict(root="data", name="synthetic", rate=100, crop=1000, folds=FOLDS),
             views=(VIEW,),
             model=dict(name="resnet", preset="18", features=16),
             method=dict(name="clocs", mode="cmsc", temperature=0.1),

@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
             seed=0,
             steps=4000,
             batch_size=64,
-            data=dict(root="data", name="synthetic", crop=500, folds=FOLDS),
+            data=dict(root="data", name="synthetic", rate=100, crop=500, folds=FOLDS),
             model=dict(name="vit", width=96, depth=3, num_heads=3, patch_size=20),
             masks=dict(kind="blocks", keep=(0.5, 0.6), min_block=1),
             method=dict(

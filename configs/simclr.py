@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
             seed=0,
             steps=1000,
             batch_size=128,
-            data=dict(root="data", name="synthetic", crop=500, folds=FOLDS),
+            data=dict(root="data", name="synthetic", rate=100, crop=500, folds=FOLDS),
             views=(VIEW, VIEW),
             model=dict(name="resnet", preset="18", features=16),
             method=dict(name="simclr", temperature=0.1),

@@ -26,7 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
             seed=0,
             steps=1000,
             batch_size=128,
-            data=dict(root="data", name="synthetic", crop=500, folds=FOLDS),
+            data=dict(root="data", name="synthetic", rate=100, crop=500, folds=FOLDS),
             model=dict(name="resnet", preset="18", features=16),
             method=dict(name="supervised", task="labels", num_labels=20),
             optim=dict(learning_rate=(1e-5, 1e-3, 1e-5), warmup=0.1),

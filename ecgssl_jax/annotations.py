@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ecgssl_jax import reporting
+from ecgssl_jax.data.mixture import Mixture
 from ecgssl_jax.data.pipeline import Pipeline
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.data.reports import NO_TEXT
@@ -95,13 +96,18 @@ def check_batches(experiment: Experiment, method: Method, pipeline: Pipeline) ->
         parts = zip(mixture.sets, mixture.rows, mixture.shares, strict=True)
         for prepared, rows, share in parts:
             # Epochs follow each other without a gap, but not within a batch.
-            if math.ceil(batch_size * share) > len(rows):
-                raise ConfigError(
-                    f"config.batch_size: {batch_size}, of which {share:.1%} are of the "
-                    f"{len(rows)} records of {prepared.name}: some would be twice in a "
-                    f"batch, and {name} would tell them from themselves; lower the "
-                    "batch size or the weight of the set"
-                )
+            if math.ceil(batch_size * share) <= len(rows):
+                continue
+            part, change = "", f"take {len(rows)} at most"
+            if len(mixture.sets) > 1:
+                part = f", of which {share:.1%} are"
+                change = "lower the batch size or the weight of the set"
+            raise ConfigError(
+                f"config.batch_size: {batch_size}{part} of the {len(rows)} records of "
+                f"{prepared.name}: some would be twice in a batch, and {name} would tell "
+                f"them from themselves; {change}"
+            )
+    _check_leads(method, mixture)
     held = len(mixture.records)
     texts, labels = pipeline.texts, pipeline.labels
     if texts is not None:
@@ -117,4 +123,16 @@ def check_batches(experiment: Experiment, method: Method, pipeline: Pipeline) ->
         raise ConfigError(
             f"config.data: no label of the {held} records to train on is known; choose "
             "other folds or another set"
+        )
+
+
+def _check_leads(method: Method, mixture: Mixture) -> None:
+    """Raises ConfigError where no record has a lead that the method asks for."""
+    counts = mixture.column("lead_valid")[mixture.records].sum(axis=0)
+    present = [lead for lead, n in zip(mixture.leads, counts, strict=True) if n]
+    absent = [lead for lead in method.leads if lead not in present]
+    if absent:
+        raise ConfigError(
+            f"config.method.leads: no record to train on has {', '.join(absent)}; "
+            f"choose among {', '.join(present)}"
         )

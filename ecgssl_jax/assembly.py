@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ from ecgssl_jax.signals.views import build_views, check_views
 from ecgssl_jax.step import check_shapes
 from ecgssl_jax.task import Task
 
+_CONTRACT = [name for name in dir(Method) if not name.startswith("_")]
+
 Masks = masks_lib.Multiblock | masks_lib.Blocks | masks_lib.Random
 
 
@@ -52,9 +55,16 @@ def open_set(data: Data, name: str) -> PreparedSet:
       DamagedSetError: its files are not what was prepared.
     """
     path = Path(data.root) / name
-    if name == EMBEDDED:
-        processes.on_first_process(functools.partial(_prepare_embedded, data, path))
-    return open_prepared(path)
+    if name != EMBEDDED:
+        return open_prepared(path)
+    processes.on_first_process(functools.partial(_prepare_embedded, data, path))
+    prepared = open_prepared(path)
+    if len(prepared) != data.synthetic_records:
+        reporting.say(
+            f"{path} was made before, of {len(prepared)} records and not of "
+            f"{data.synthetic_records}; delete it to have it made anew"
+        )
+    return prepared
 
 
 def _prepare_embedded(data: Data, path: Path) -> None:
@@ -83,17 +93,33 @@ def make_method(experiment: Experiment) -> Method:
     module = _method_module(name)
     method_settings = settings.build(module.Settings, values, "config.method")
     encoder = make_encoder(experiment.model, dtype=compute_dtype(experiment.dtype))
+    build = {"steps": experiment.steps, "masks": experiment.masks}
     try:
-        method = module.build(
-            method_settings, encoder, steps=experiment.steps, masks=experiment.masks
-        )
+        inspect.signature(module.build).bind(method_settings, encoder, **build)
+    except TypeError as error:
+        raise ConfigError(
+            f"config.method.name: build of {name} is called as build(settings, encoder, "
+            f"steps=..., masks=...): {error}"
+        ) from error
+    try:
+        method = module.build(method_settings, encoder, **build)
     except ValueError as error:
         raise ConfigError(f"config.method: {error}") from error
+    missing = [each for each in _CONTRACT if not hasattr(method, each)]
+    if missing:
+        raise ConfigError(
+            f"config.method.name: {name} makes a method without {', '.join(missing)}; "
+            "ecgssl_jax/methods/base.py has the contract"
+        )
     if len(experiment.views) not in method.num_views:
         raise ConfigError(
             f"config.views: {name} takes {' or '.join(map(str, method.num_views))} "
-            f"views of a record, found {len(experiment.views)}"
-            + ("; leave config.views out" if method.num_views == (0,) else "")
+            f"views of a record, found {len(experiment.views)}; "
+            + (
+                "leave config.views out"
+                if method.num_views == (0,)
+                else "list the transforms of each"
+            )
         )
     if method.couples_rows and experiment.optim.accumulate > 1:
         raise ConfigError(
@@ -175,6 +201,13 @@ def make_mixture(data: Data, sets: Sequence[PreparedSet]) -> Mixture:
         zip(data.components, sets, strict=True)
     ):
         check_crop(prepared, data.crop)
+        if data.rate not in (None, prepared.rate):
+            raise ConfigError(
+                f"config.data.rate: {data.rate:g} Hz, but {prepared.name} has "
+                f"{prepared.rate:g} Hz; prepare it with --rate={data.rate:g}, or set "
+                f"rate={prepared.rate:g} and suit data.crop ({data.crop} samples), and "
+                "model.patch_size where there is one, to that"
+            )
         path = f"config.data.mixture[{number}]" if data.mixture else "config.data"
         rows.append(select_records(prepared, component.folds, path=f"{path}.folds"))
     weights = [component.weight for component in data.components]
@@ -246,7 +279,7 @@ def make_task(experiment: Experiment) -> Task:
     if data.cache == "host":
         check_memory(mixture)
     evaluators = make_evaluators(experiment, probes, mixture, method, mesh)
-    report_data(data, mixture)
+    report_data(experiment, mixture)
     task = Task(
         method=method,
         statistics=statistics_of(mixture.sets),
@@ -279,8 +312,9 @@ def make_task(experiment: Experiment) -> Task:
     )
 
 
-def report_data(data: Data, mixture: Mixture) -> None:
+def report_data(experiment: Experiment, mixture: Mixture) -> None:
     """A line for each set: what is trained on, and its share of the batches."""
+    data = experiment.data
     parts = zip(mixture.sets, mixture.rows, mixture.shares, strict=True)
     for prepared, rows, share in parts:
         line = (
@@ -289,7 +323,8 @@ def report_data(data: Data, mixture: Mixture) -> None:
         )
         if len(mixture.sets) > 1:
             line += f", {share:.1%} of the rows"
-        reporting.say(line)
+        epochs = experiment.steps * experiment.batch_size * share / len(rows)
+        reporting.say(f"{line}, {epochs:.3g} epochs")
 
 
 def describe_data(prepared: PreparedSet) -> dict[str, Any]:

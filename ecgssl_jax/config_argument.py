@@ -36,7 +36,8 @@ def split_argument(
             known = near(item, variants) if variants else "; it has none"
             raise ConfigError(
                 f"config argument {argument!r}: unknown variant {item!r}{known}; "
-                "settings are written KEY=VALUE"
+                "settings are written KEY=VALUE, such as the name of a prepared set: "
+                f"name={item}"
             )
         if variant:
             raise ConfigError(

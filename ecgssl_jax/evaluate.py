@@ -5,11 +5,13 @@
     python -m ecgssl_jax.evaluate --workdir=runs/mine --data=ptbxl --task=all
 
 Without further flags, the labelled set and the folds are those of the run's online
-probe. Prints a table, and writes results.md and results.json into the workdir.
+probe. Prints a table, and writes results.md and results.json into the workdir; of
+another set or protocol, results-SET.md or results-attention.md.
 """
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -207,13 +209,25 @@ def _publish(
     if rows:
         tables += [report.table(rows, list(rows[0].scores), data), ""]
     if found:
-        tables += [retrieval.table(found), ""]
+        tables += [retrieval.table(found, data), ""]
     text = "\n".join([*tables, *lines])
-    written = report.write(Path(args.output or args.workdir), text, document)
+    folder = Path(args.output or args.workdir)
+    written = report.write(folder, _file_name(args, run), text, document)
     print(f"\n{text}\n")
     for line in _places(Path(args.workdir), run, training, written):
         print(line)
     return document
+
+
+def _file_name(args: argparse.Namespace, run: runs.Run) -> str:
+    """'results', and of another set or protocol than by default also which."""
+    parts = ["results"]
+    default, _ = _choose_set(argparse.Namespace(data=None), run.experiment)
+    if args.data not in (None, default):
+        parts.append(re.sub(r"[^A-Za-z0-9_.=-]+", "-", args.data))
+    if args.protocol != "linear":
+        parts.append(args.protocol)
+    return "-".join(parts)
 
 
 def default_tasks(prepared: PreparedSet) -> tuple[str, ...]:

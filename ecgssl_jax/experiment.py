@@ -56,6 +56,8 @@ class Data:
       mixture: several sets in the place of `name` and `folds`, such as
         ({'name': 'ptbxl', 'weight': 1, 'folds': (1, 2)}, {'name': 'mine', 'weight': 3});
         each is normalised by its own statistics.
+      rate: Hz that the sets must have, since `crop` and `model.patch_size` are in
+        samples; None for any.
       crop: T, samples of a random crop; it must not exceed the stored records.
       clip: largest magnitude after normalising, in standard deviations of the
         lead; None for none.
@@ -68,6 +70,7 @@ class Data:
     name: str = "synthetic"
     folds: tuple[int, ...] | None = None
     mixture: tuple[Component, ...] = ()
+    rate: float | None = None
     crop: int = 1000
     clip: float | None = 5.0
     cache: Literal["none", "host", "device"] = "host"

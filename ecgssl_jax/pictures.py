@@ -1,5 +1,6 @@
 """Pictures of a run: its curves, and the records of its batches with their masks."""
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +87,7 @@ def draw_transforms(experiment: Experiment, mixture: Mixture) -> dict[str, Figur
 
     Those that do not fit the set are left out, with a message.
     """
+    experiment = dataclasses.replace(experiment, masks=None)
     batch = _first_batch(experiment, mixture, slice(1))
     # The one setting without a default: half of what the run sees.
     needed = {"random_crop": {"seconds": experiment.data.crop / mixture.rate / 2}}

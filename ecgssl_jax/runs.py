@@ -71,7 +71,7 @@ def open_run(workdir: str | Path, which: str = "best") -> tuple[Run, Any]:
     workdir = Path(workdir)
     if not workdir.is_dir():
         raise FileNotFoundError(
-            f"there is no run in {workdir}; --workdir is the folder that "
+            f"there is no run in {workdir}: the workdir is the folder that "
             "python -m ecgssl_jax.main wrote to, such as runs/jepa"
         )
     folder = workdir / "checkpoints"
@@ -187,6 +187,11 @@ class FrozenEncoder:
           ConfigError: as `check`.
           DamagedSetError: a record does not match its checksum.
         """
+        if not isinstance(prepared, PreparedSet):
+            raise TypeError(
+                "expected a prepared set, as open_prepared(folder) gives it, found "
+                f"{type(prepared).__name__}; python -m ecgssl_jax.prepare makes one"
+            )
         self.check(prepared)
         return extract(
             self.function,

@@ -18,9 +18,10 @@ class ConfigError(UserError, ValueError):
 
 def near(name: Any, known: Sequence[str]) -> str:
     """'; did you mean ...?' if a known name is close, else the known names."""
-    close = difflib.get_close_matches(str(name), known, n=1)
+    small = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(str(name).lower(), list(small), n=1)
     if close:
-        return f"; did you mean {close[0]!r}?"
+        return f"; did you mean {small[close[0]]!r}?"
     return f"; known are {', '.join(sorted(known))}"
 
 
@@ -60,12 +61,23 @@ def build(cls: type[T], values: Mapping[str, Any], path: str) -> T:
 
 
 def changes(before: Any, after: Any, path: str = "config") -> Iterator[str]:
-    """Yields 'PATH: OLD -> NEW' for every setting that differs; lists are tuples."""
+    """Yields 'PATH: OLD -> NEW' for every setting that differs; lists are tuples.
+
+    Lists of one length differ by their items.
+    """
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in {**before, **after}:
             yield from changes(before.get(key), after.get(key), f"{path}.{key}")
+    elif _same_length(before, after):
+        for number, pair in enumerate(zip(before, after, strict=True)):
+            yield from changes(*pair, f"{path}[{number}]")
     elif _as_lists(before) != _as_lists(after):
         yield f"{path}: {before!r} -> {after!r}"
+
+
+def _same_length(before: Any, after: Any) -> bool:
+    both = all(isinstance(each, tuple | list) for each in (before, after))
+    return both and len(before) == len(after)
 
 
 def _as_lists(value: Any) -> Any:
@@ -83,7 +95,8 @@ def convert(hint: Any, value: Any, path: str) -> Any:
         return value
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise _wrong(path, value, "a mapping")
+            first = dataclasses.fields(hint)[0].name
+            raise _wrong(path, value, f"a mapping, such as {{{first!r}: ...}}")
         return build(hint, value, path)  # type: ignore[type-var]
     if origin in (typing.Union, types.UnionType):
         return _convert_union(args, value, path)
@@ -120,7 +133,7 @@ def _convert_union(options: Sequence[Any], value: Any, path: str) -> Any:
 
 def _convert_tuple(args: Sequence[Any], value: Any, path: str) -> tuple:
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise _wrong(path, value, "a sequence")
+        raise _wrong(path, value, "a sequence, such as (1,) or (0.5, 1.0)")
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(convert(args[0], v, f"{path}[{i}]") for i, v in enumerate(value))
     if len(value) != len(args):

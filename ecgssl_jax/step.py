@@ -13,6 +13,7 @@ import optax
 from ecgssl_jax import sharding
 from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.optim import make_optimiser, schedules
+from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.signals import prepare
 from ecgssl_jax.state import TrainState, abstract_state, make_init
 from ecgssl_jax.task import Batch, Task
@@ -144,18 +145,46 @@ def _shown(experiment, task, batch, statistics, rng):
 
 
 def check_shapes(experiment: Experiment, task: Task) -> None:
-    """Follows the shapes of a batch through the loss; computes nothing.
+    """Follows the shapes of a batch through the method; computes nothing.
 
     Raises:
-      ConfigError: views, crop and encoder that do not fit each other.
+      ConfigError: views, crop and encoder that do not fit each other, or a method
+        that does not return what `methods.base` says.
     """
+    name = experiment.method.get("name")
 
-    def first_loss(rng, batch):
+    def expect(holds: bool, function: str, expected: str) -> None:
+        if not holds:
+            raise ConfigError(
+                f"config.method.name: {function} of {name} must return {expected}; "
+                "ecgssl_jax/methods/base.py has the contract"
+            )
+
+    def is_pair(value: Any) -> bool:
+        return isinstance(value, tuple) and len(value) == 2
+
+    def follow(rng, batch):
         batch, rng = _shown(experiment, task, batch, task.statistics, rng)
-        params, extra = task.method.init(rng, batch)
-        return task.method.loss(params, extra, batch, rng)[0]
+        made = task.method.init(rng, batch)
+        expect(is_pair(made), "init", "params and extra")
+        params, extra = made
+        result = task.method.loss(params, extra, batch, rng)
+        expect(is_pair(result) and is_pair(result[1]), "loss", "loss, (extra, metrics)")
+        loss, (changed, metrics) = result
+        values = {"the loss": loss, **metrics}
+        for key, value in values.items():
+            expect(jnp.shape(value) == (), "loss", f"scalars; {key} is none")
+        updated = task.method.after_update(params, changed, jnp.zeros((), jnp.int32))
+        for function, tree in (("loss", changed), ("after_update", updated)):
+            same = jax.tree.structure(tree) == jax.tree.structure(extra)
+            expect(same, function, "an extra of the structure that init gives it")
+        features = task.method.features(params, extra, batch)
+        rows = {key: jnp.shape(x)[:1] for key, x in dict(features).items()}
+        for key in ("pooled", "tokens"):
+            expect(rows.get(key) == (len(batch["ecg"]),), "features", f"{key} [B, ...]")
+        return loss
 
-    jax.eval_shape(first_loss, jax.random.key(0), task.example)
+    jax.eval_shape(follow, jax.random.key(0), task.example)
 
 
 def micro_batches(batch: Any, parts: int) -> Any:

@@ -35,6 +35,8 @@ from ecgssl_jax.step import STOP, Setup, set_up
 from ecgssl_jax.task import Batch, Task
 
 _SIGTERM_EXIT = 128 + signal.SIGTERM
+# Of a config, what a run keeps to its end: with another it would be none of the two.
+_FIXED = ("seed", "method", "masks", "views")
 
 
 class TrainingDiverged(UserError, RuntimeError):
@@ -61,7 +63,7 @@ def train(
     Raises:
       TrainingDiverged: at the first loss or gradient that is not finite.
       ConfigError: a batch or rules that do not fit the mesh; more steps in
-        `workdir` than the experiment has, or a run on other data or tokens.
+        `workdir` than the experiment has, or another run (`_check_same_run`).
       CheckpointError: no intact checkpoint in `workdir`, or one of another model.
       CheckpointWriteError: a checkpoint could not be written.
       DeviceMemoryError: a device has too little memory.
@@ -81,6 +83,10 @@ def train(
         # Two, so that going back beyond the best one finds the one before.
         best = Checkpointer(str(workdir / "best"), keep=2)
         stack.callback(best.close)
+        # By the newest, though it may turn out to be damaged: before its arrays, which
+        # would only say that they differ.
+        with contextlib.suppress(DamagedCheckpointError):
+            _check_same_run(saved.latest_meta() or {}, kept, workdir)
         state, progress = saved.restore(setup.abstract) or (setup.first(), {})
         start = int(state.step)
         best.discard_after(start)
@@ -89,12 +95,15 @@ def train(
             f"{parameters / 1e6:.2f} M parameters, mesh {dict(setup.mesh.shape)}, "
             f"{experiment.steps} steps of {experiment.batch_size}"
         )
-        _check_method(progress, kept, workdir)
+        _check_same_run(progress, kept, workdir)
+        for part in ("config", "evaluated") if start else ():
+            for change in changes(progress.get(part), kept.get(part), part):
+                reporting.say(f"changed since step {start}: {change}")
         if start >= experiment.steps:
             _already_finished(workdir, start, experiment.steps)
             return state
         if start:
-            _check_continued(progress, kept, workdir)
+            reporting.say(f"continuing {workdir} at step {start}")
         if jax.process_index() == 0:
             reporting.write_description(workdir, {"start": start, **meta})
 
@@ -168,18 +177,52 @@ def _make_steps(
     return state
 
 
-def _check_method(
+def _check_same_run(
     before: Mapping[str, Any], now: Mapping[str, Any], workdir: Path
 ) -> None:
-    """Raises ConfigError where the run so far was one of another method."""
-    was, now_is = (
-        ((meta.get("config") or {}).get("method") or {}).get("name")
-        for meta in (before, now)
-    )
-    if was is not None and was != now_is:
+    """Whether a run may continue one that left a checkpoint.
+
+    Args:
+      before: of that checkpoint, its `meta`; empty where there is none.
+      now: of this run, what it will save as such.
+
+    Raises:
+      ConfigError: another objective or seed, or other prepared sets, folds or tokens.
+    """
+    elsewhere = "choose another workdir for this one"
+    former, config = (meta.get("config") or {} for meta in (before, now))
+    was, is_now = ((each.get("method") or {}).get("name") for each in (former, config))
+    if before and was != is_now:
         raise ConfigError(
-            f"{workdir} holds a run of the method {was!r}, not of {now_is!r}; choose "
-            "another workdir"
+            f"{workdir} holds a run of the method {was!r}, not of {is_now!r}; "
+            f"{elsewhere}"
+        )
+    for part in _FIXED if before else ():
+        path = f"config.{part}"
+        differing = list(changes(former.get(part), config.get(part), path))
+        if differing:
+            raise ConfigError(
+                f"{workdir} holds a run with another {part} ({'; '.join(differing)}); "
+                f"{elsewhere}"
+            )
+    if "data" in before:
+        sets = [tuple(meta.get("data") or ()) for meta in (before, now)]
+        differing = [f"the sets {' and '.join(map(str, sets))}"]
+        if sets[0] == sets[1]:
+            differing = list(changes(before["data"], now.get("data"), "data"))
+        if differing:
+            raise ConfigError(
+                f"{workdir} was trained on other data than this run would be "
+                f"({'; '.join(differing)}); give it the sets and folds that it began "
+                f"with, or {elsewhere}"
+            )
+    if "tokens" in before and any(changes(before["tokens"], now["tokens"])):
+        # Not what differs: a vocabulary is as long as a book.
+        raise ConfigError(
+            f"{workdir} was trained with another vocabulary than the prepared sets "
+            "give now: what it learnt of a token would go to another one; bring back "
+            "the sets and the version of this package that the run began with, or "
+            f"{elsewhere}"
         )
 
 
@@ -193,40 +236,6 @@ def _already_finished(workdir: Path, start: int, steps: int) -> None:
         f"{workdir} has finished its {steps} steps; nothing to train. Choose another "
         "workdir for a new run"
     )
-
-
-def _check_continued(
-    before: Mapping[str, Any], now: Mapping[str, Any], workdir: Path
-) -> None:
-    """Says what has changed since the checkpoint was saved, as far as that may be.
-
-    Args:
-      before: of that checkpoint, its `meta`.
-      now: of this run, what it will save as such.
-
-    Raises:
-      ConfigError: prepared sets or tokens that are not those of the run so far.
-    """
-    reporting.say(f"continuing {workdir} at step {before['step']}")
-    if "data" in before:
-        differing = list(changes(before["data"], now.get("data"), "data"))
-        if differing:
-            raise ConfigError(
-                f"{workdir} was trained on other data than the prepared sets that are "
-                f"there now ({'; '.join(differing)}); bring those back, or choose "
-                "another workdir"
-            )
-    if "tokens" in before and any(changes(before["tokens"], now["tokens"])):
-        # Not what differs: a vocabulary is as long as a book.
-        raise ConfigError(
-            f"{workdir} was trained with another vocabulary than the prepared sets "
-            "give now: what it learnt of a token would go to another one; bring back "
-            "the sets and the version of this package that the run began with, or "
-            "choose another workdir"
-        )
-    for part in ("config", "evaluated"):
-        for change in changes(before.get(part), now.get(part), part):
-            reporting.say(f"changed since that step: {change}")
 
 
 def _score_of(best: Checkpointer, meta: Mapping[str, Any]) -> float | None:

@@ -12,6 +12,7 @@ from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.text import Texts, open_vocabulary
 from ecgssl_jax.data.writing import prepare_dataset
 from ecgssl_jax.experiment import parse
+from ecgssl_jax.leads import LEADS
 from ecgssl_jax.methods.base import LabelShape, TextShape
 from ecgssl_jax.settings import ConfigError
 
@@ -26,8 +27,10 @@ def prepared(tmp_path_factory):
     return prepare_dataset(synthetic_source(30), folder, report=lambda text: None)
 
 
-def check(prepared, *, couples_rows=True, batch_size=8, mixture=None, **annotations):
-    method = types.SimpleNamespace(couples_rows=couples_rows)
+def check(
+    prepared, *, couples_rows=True, leads=(), batch_size=8, mixture=None, **annotations
+):
+    method = types.SimpleNamespace(couples_rows=couples_rows, leads=leads)
     config = dict(steps=1, batch_size=batch_size, model={}, method=dict(name="clocs"))
     pipeline = Pipeline(
         mixture=mixture or Mixture(sets=(prepared,), rows=(ROWS,)),
@@ -46,7 +49,7 @@ def check(prepared, *, couples_rows=True, batch_size=8, mixture=None, **annotati
     ("batch_size", "message"),
     [
         (1, "batch_size: 1, but clocs tells .* take 2 or more"),
-        (16, r"batch_size: 16, of which 100\.0% are of the 15 records of synthetic"),
+        (16, "batch_size: 16 of the 15 records of synthetic: .*; take 15 at most"),
     ],
 )
 def test_a_batch_that_holds_nothing_to_tell_apart_is_refused(
@@ -114,3 +117,25 @@ def test_texts_are_told_of_those_that_are_trained_on(prepared, capsys):
     long = ["sinus rhythm and left bundle branch block", "sinus rhythm and pacing"]
     make_texts(long, vocabulary, shape, np.arange(2))
     assert "to 3 tokens, by which 1 became like others" in capsys.readouterr().out
+
+
+def test_leads_that_no_record_has_are_named(prepared):
+    index = dict(prepared.index) | {"lead_valid": prepared.index["lead_valid"].copy()}
+    index["lead_valid"][ROWS, LEADS.index("aVL")] = False
+    without = Mixture(sets=(Indexed(prepared, index),), rows=(ROWS,))
+    check(prepared, leads=("II", "V2"), mixture=without)
+    with pytest.raises(ConfigError, match="has aVL; choose among I, II, III, aVR, aVF"):
+        check(prepared, leads=("II", "aVL"), mixture=without)
+
+
+class Indexed:
+    """A prepared set with another index."""
+
+    def __init__(self, prepared, index):
+        self.prepared, self.index = prepared, index
+
+    def __len__(self):
+        return len(self.prepared)
+
+    def __getattr__(self, name):
+        return getattr(self.prepared, name)

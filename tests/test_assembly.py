@@ -1,6 +1,7 @@
 """From configs to tasks: what is checked, in which order, and what is made."""
 
 import dataclasses
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -189,6 +190,92 @@ def test_a_method_may_be_a_module_of_ones_own(tmp_path, monkeypatch, root):
         make("my_methods.broken")
 
 
+BAD_METHOD = """
+import dataclasses
+import jax.numpy as jnp
+from ecgssl_jax.methods import simclr
+
+Settings = simclr.Settings
+
+@dataclasses.dataclass(frozen=True)
+class Bad:
+    num_views, text, labels, leads, couples_rows = (0,), None, None, (), False
+
+    def init(self, rng, batch):
+        return {{"x": jnp.zeros(3)}}, {{}}
+
+    def loss(self, params, extra, batch, rng):
+        return params["x"].sum(), (extra, {{}})
+
+    def after_update(self, params, extra, step):
+        return extra
+
+    def features(self, params, extra, batch):
+        return {{"pooled": batch["ecg"][:, 0], "tokens": batch["ecg"]}}
+
+{change}
+
+def build(settings, encoder, *, steps, masks):
+    return Bad()
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("", None),
+        ("del Bad.couples_rows", "makes a method without couples_rows; "),
+        ("def build(settings, encoder): ...", "is called as build.settings, encoder"),
+        ("Bad.init = lambda self, r, b: {}", "init of .* must return params and extra"),
+        ("Bad.loss = lambda *x: jnp.zeros(())", "loss of .* return loss, .extra, metr"),
+        ("Bad.loss = lambda *x: (jnp.zeros(2), ({}, {}))", "scalars; the loss is none"),
+        (
+            "Bad.loss = lambda *x: (jnp.zeros(()), ({}, {'a': jnp.ones(2)}))",
+            "scalars; a is none",
+        ),
+        ("Bad.after_update = lambda *x: {'more': 1.0}", "an extra of the structure"),
+        ("Bad.features = lambda *x: {'tokens': x[3]['ecg']}", r"pooled \[B, ...\]"),
+    ],
+)
+def test_a_method_that_breaks_the_contract_is_told_so(
+    tmp_path, monkeypatch, root, change, message
+):
+    name = f"bad_{abs(hash(change))}"
+    text = BAD_METHOD.format(change=change)
+    if "def build" in change:  # the last one counts
+        text = BAD_METHOD.format(change="").rpartition("def build")[0] + change
+    (tmp_path / f"{name}.py").write_text(text)
+    package = tmp_path / "package"
+    package.mkdir()
+    (tmp_path / f"{name}.py").rename(package / f"{name}.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = of_method(root, name=f"package.{name}")
+    monkeypatch.delitem(sys.modules, "package", raising=False)
+    if message is None:
+        assembly.make_task(settings)
+        return
+    with pytest.raises(ConfigError, match=message):
+        assembly.make_task(settings)
+
+
+def test_a_set_of_another_rate_than_the_config_is_for_is_named(root):
+    fits = dataclasses.replace(of_method(root, name="clocs").data, rate=100.0)
+    assembly.open_mixture(fits)
+    message = (
+        "rate: 100 Hz, but slow has 50 Hz; prepare it with --rate=100, or set rate=50"
+    )
+    with pytest.raises(ConfigError, match=message):
+        assembly.open_mixture(dataclasses.replace(fits, name="slow"))
+
+
+def test_the_number_of_epochs_is_told(root, capsys):
+    settings = of_method(root, name="clocs")
+    task = assembly.make_task(dataclasses.replace(settings, steps=30, batch_size=8))
+    assert task is not None
+    count = len(assembly.open_mixture(settings.data).records)
+    assert f"crops of 2 s, {30 * 8 / count:.3g} epochs" in capsys.readouterr().out
+
+
 # ---- Mixtures ----
 
 
@@ -221,7 +308,9 @@ def test_a_run_is_not_continued_with_its_sets_in_another_order(root, tmp_path):
     first = dataclasses.replace(mixture_of(root, *parts), steps=1)
     train(first, assembly.make_task(first), tmp_path)
     turned = dataclasses.replace(mixture_of(root, *parts[::-1]), steps=2)
-    with pytest.raises(ConfigError, match="data.synthetic.source: 0 -> 1"):
+    with pytest.raises(
+        ConfigError, match="sets .'synthetic', 'other'. and .'other', 'synthetic'"
+    ):
         train(turned, assembly.make_task(turned), tmp_path)
 
 

@@ -292,7 +292,7 @@ def test_a_run_on_reports_is_scored_by_retrieval_on_the_validation_folds(
     prepare_dataset(source, tmp_path / "other", report=lambda _: None)
     folds = ["--train-folds=1-6", "--valid-folds=7-10", f"--output={tmp_path}"]
     evaluate.main([workdir, "--no-spectrum", "--data=other", *folds])
-    found = json.loads((tmp_path / "results.json").read_text())["retrieval"]
+    found = json.loads((tmp_path / "results-other.json").read_text())["retrieval"]
     other = open_prepared(tmp_path / "other")
     count = np.isin(other.index["fold"], (7, 8, 9, 10)).sum()
     assert {each["num_queries"] for each in found.values()} == {count}
@@ -302,10 +302,11 @@ def test_a_run_on_reports_is_scored_by_retrieval_on_the_validation_folds(
     bare = without_labels_and_folds(synthetic_source(20, seed=2))
     prepare_dataset(bare, tmp_path / "bare", report=lambda _: None)
     evaluate.main([workdir, "--data=bare", f"--output={tmp_path}"])
-    document = json.loads((tmp_path / "results.json").read_text())
+    document = json.loads((tmp_path / "results-bare.json").read_text())
     assert document["results"] == []
     assert {each["num_queries"] for each in document["retrieval"].values()} == {20}
-    assert "| retrieval " in (tmp_path / "results.md").read_text()
+    text = (tmp_path / "results-bare.md").read_text()
+    assert "| bare, 20 records " in text and "| random encoder" not in text
 
 
 def without_labels_and_folds(source):

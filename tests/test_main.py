@@ -266,7 +266,7 @@ def test_a_config_that_has_changed_since_is_reported(
     shutil.copytree(uninterrupted, workdir)
     out, _ = run(config, workdir, environment(1), *LONG, "--config.steps=210")
     changed = [line for line in out.splitlines() if line.startswith("changed since")]
-    assert changed == ["changed since that step: config.steps: 200 -> 210"]
+    assert changed == ["changed since step 200: config.steps: 200 -> 210"]
 
 
 def test_a_checkpoint_says_what_signals_it_belongs_to(uninterrupted):

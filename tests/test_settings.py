@@ -103,7 +103,7 @@ def test_optional_value_may_be_none():
         ),
         (
             dict(inner=3),
-            r"^config\.outer\.inner: expected a mapping, found 3 \(int\)",
+            r"^config\.outer\.inner: expected a mapping, such as {'rate': ...}, found 3",
         ),
         (
             dict(inner=dict(kind="three")),
@@ -123,7 +123,7 @@ def test_optional_value_may_be_none():
         ),
         (
             dict(pair="12"),
-            r"^config\.outer\.pair: expected a sequence, found '12'",
+            r"^config\.outer\.pair: expected a sequence, such as .*, found '12'",
         ),
         (
             dict(table=[("a", 1.0), ("b", None)]),
@@ -146,6 +146,7 @@ def test_missing_key_is_an_error_with_its_full_key():
 
 def test_near_suggests_a_name_only_where_one_is_close():
     assert near("widht", ["width", "depth"]) == "; did you mean 'width'?"
+    assert near("avr", ["aVR", "V1"]) == "; did you mean 'aVR'?"
     assert near("foo", ["width", "depth"]) == "; known are depth, width"
     assert near(None, ["width"]) == "; known are width"
 

@@ -213,6 +213,60 @@ def test_tokens_of_another_vocabulary_are_refused(tmp_path):
         run(8, ("rhythm", "sinus"))
 
 
+CONFIG = dict(
+    seed=0,
+    method=dict(name="a", temperature=0.1),
+    views=[[["time_out", 1.0, {"seconds": [0.0, 1.0]}]]],
+    optim=dict(clip_norm=None),
+)
+
+
+@pytest.mark.parametrize("steps", [4, 6], ids=["finished", "continued"])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(seed=1), r"another seed \(config.seed: 0 -> 1\); choose another workdir"),
+        (
+            dict(method=dict(name="a", temperature=0.2)),
+            r"another method \(config.method.temperature: 0.1 -> 0.2\)",
+        ),
+        (
+            dict(views=[[["time_out", 1.0, {"seconds": [0.0, 2.5]}]]]),
+            r"views \(config.views\[0\]\[0\]\[2\].seconds\[1\]: 1.0 -> 2.5\)",
+        ),
+        (dict(masks=dict(kind="random")), "another masks .*None -> "),
+    ],
+    ids=["seed", "method", "views", "masks"],
+)
+def test_what_another_run_would_be_is_refused(tmp_path, steps, changes, message):
+    train(experiment(steps=4), task(), tmp_path, meta={"config": CONFIG})
+    with pytest.raises(ConfigError, match=message):
+        meta = {"config": CONFIG | changes}
+        train(experiment(steps=steps), task(), tmp_path, meta=meta)
+
+
+def test_other_changes_are_listed_also_of_a_finished_run(tmp_path, capsys):
+    train(experiment(steps=4), task(), tmp_path, meta={"config": CONFIG})
+    meta = {"config": CONFIG | dict(optim=dict(clip_norm=1.0))}
+    for steps in (4, 6):
+        train(experiment(steps=steps), task(), tmp_path, meta=meta)
+        line = "changed since step 4: config.optim.clip_norm: None -> 1.0"
+        assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"b": {"folds": None}}, r"\(the sets \('a',\) and \('b',\)\); give it the"),
+        ({"a": {"folds": [1]}}, r"\(data.a.folds: None -> \[1\]\); give it the sets"),
+    ],
+)
+def test_other_data_are_refused_also_by_a_finished_run(tmp_path, data, message):
+    train(experiment(steps=4), task(), tmp_path, meta={"data": {"a": {"folds": None}}})
+    with pytest.raises(ConfigError, match=message):
+        train(experiment(steps=4), task(), tmp_path, meta={"data": data})
+
+
 def test_best_and_its_score_go_back_with_the_run(tmp_path):
     scores = {4: 0.5, 8: 0.9, 12: 0.6, 16: 0.7, 20: 0.1}
     # Killed after the evaluation of step 8, before the save of step 14: what is on

@@ -46,6 +46,7 @@ def make_contenders(
         return lambda rows: encoder.random(seed).encode(prepared, rows)
 
     run = encoder.run
+    trained = "pre-trained" if encoder.method.labels is None else "trained on labels"
     found = [
         Contender(
             name="random encoder",
@@ -53,7 +54,7 @@ def make_contenders(
             encodes=tuple(map(random, seeds)),
         ),
         Contender(
-            name=f"pre-trained, step {run.step}",
+            name=f"{trained}, step {run.step}",
             seeds=(run.experiment.seed,),
             encodes=(lambda rows: encoder.encode(prepared, rows),),
         ),

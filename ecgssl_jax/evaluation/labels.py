@@ -41,7 +41,7 @@ def labels_of(prepared: PreparedSet, task: str) -> Labels:
     labels = prepared.index["labels"]
     if not labels.shape[1]:
         raise ConfigError(
-            f"{prepared.name} has no labels to probe; name a labelled prepared set"
+            f"{prepared.name} has no labels; name a labelled prepared set"
         )
     if task == "labels":
         known = prepared.index["labels_valid"].astype(bool)

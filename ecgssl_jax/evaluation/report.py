@@ -113,7 +113,10 @@ def _provenance_notes(folds: Folds, provenance: Provenance) -> list[str]:
     found = [invalid[each] for each in provenance.learnt_from if each in invalid]
     if found:
         text += f": {', '.join(found)}"
-    return [*lines, f"{text}; config.data.folds keeps them out."]
+    keeps_out = "the folds of config.data keep them out"
+    if list(shared) == [-1]:
+        keeps_out = "folds would keep some out, and this set has none"
+    return [*lines, f"{text}; {keeps_out}."]
 
 
 def _shown(folds: Sequence[int]) -> str:
@@ -142,10 +145,12 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def write(folder: Path, text: str, document: Mapping[str, Any]) -> list[Path]:
-    """Writes results.md and results.json, and returns their paths."""
+def write(
+    folder: Path, name: str, text: str, document: Mapping[str, Any]
+) -> list[Path]:
+    """Writes NAME.md and NAME.json, and returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    markdown, data = folder / "results.md", folder / "results.json"
+    markdown, data = folder / f"{name}.md", folder / f"{name}.json"
     markdown.write_text(text + "\n", encoding="utf-8")
     data.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return [markdown, data]

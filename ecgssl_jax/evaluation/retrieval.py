@@ -75,6 +75,8 @@ def retrieve(
             for i in range(0, len(queries), _QUERIES)
         ]
     )
+    # Of so many candidates every query finds all.
+    depths = [k for k in depths if k < len(queries)] or depths[:1]
     _, place, counts = np.unique(text_ids, return_inverse=True, return_counts=True)
     return Retrieval(
         recall={k: float((ranks < k).mean()) for k in depths},
@@ -99,10 +101,11 @@ def _chance(hits: np.ndarray, total: int, depth: int) -> float:
     return float(1 - missed.mean())
 
 
-def table(directions: dict[str, Retrieval]) -> str:
-    """Markdown: recall at each depth, and that of a random order in brackets."""
+def table(directions: dict[str, Retrieval], data: str) -> str:
+    """Markdown: recall on the set `data`, and that of a random order in brackets."""
     depths = list(next(iter(directions.values())).recall)
-    header = ["retrieval", *(f"recall@{k} (chance)" for k in depths)]
+    count = next(iter(directions.values())).num_queries
+    header = [f"{data}, {count} records", *(f"recall@{k} (chance)" for k in depths)]
     body = [
         [name, *(f"{figure(x.recall[k])} ({figure(x.chance[k])})" for k in depths)]
         for name, x in directions.items()

@@ -49,6 +49,7 @@ class Method(Protocol):
         have equal ones, below 0 there is none.
       labels: what labels it asks for, None for none. If any, a batch has also `labels`
         [B, Y] int8 of 0 and 1, and `labels_valid` [B, Y] bool, those that are known.
+      leads: names of leads that records must have, () for any.
       couples_rows: whether the loss compares the rows of a batch with each other, as
         with negatives; such a batch is not split into micro-batches. Where it is
         split, a batch norm sees a micro-batch at a time, and a loss that is the mean
@@ -63,6 +64,9 @@ class Method(Protocol):
 
     @property
     def labels(self) -> LabelShape | None: ...
+
+    @property
+    def leads(self) -> tuple[str, ...]: ...
 
     @property
     def couples_rows(self) -> bool: ...

@@ -30,7 +30,7 @@ from ecgssl_jax.models.heads import Settings as HeadSettings
 from ecgssl_jax.models.heads import make_head
 from ecgssl_jax.models.network import Network
 from ecgssl_jax.models.vit import mean_pool
-from ecgssl_jax.settings import ConfigError
+from ecgssl_jax.settings import ConfigError, near
 
 Mode = Literal["cmsc", "cmlc", "cmsmlc"]
 
@@ -52,11 +52,12 @@ class Settings:
     projector: HeadSettings = dataclasses.field(default_factory=HeadSettings)
 
     def __post_init__(self):
-        unknown = [lead for lead in self.leads if lead not in LEADS]
-        if unknown or len(set(self.leads)) < max(2, len(self.leads)):
+        for lead in self.leads:
+            if lead not in LEADS:
+                raise ValueError(f"leads: unknown lead {lead!r}{near(lead, LEADS)}")
+        if len(set(self.leads)) < max(2, len(self.leads)):
             raise ValueError(
-                f"leads={self.leads}: expected two or more different ones of "
-                f"{', '.join(LEADS)}"
+                f"leads={self.leads}: expected two or more, each of them once"
             )
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, found {self.temperature}")
@@ -124,9 +125,10 @@ def contrasted(batch: Batch, mode: Mode, leads: tuple[str, ...]) -> list[_View]:
 def _segments(ecg: jax.Array, length: jax.Array | None, count: int) -> list[_View]:
     """So many equal parts of the records, one after the other."""
     samples = ecg.shape[1] // count
-    if not samples:
+    if not samples or ecg.shape[1] % count:
         raise ConfigError(
-            f"config.data.crop: {ecg.shape[1]} samples cannot be cut into {count} parts"
+            f"config.data.crop: {ecg.shape[1]} samples cannot be cut into {count} equal "
+            "parts"
         )
     segments = []
     for start in range(0, count * samples, samples):
@@ -158,6 +160,10 @@ class Clocs:
     text: ClassVar[TextShape | None] = None
     labels: ClassVar[LabelShape | None] = None
     couples_rows: ClassVar[bool] = True
+
+    @property
+    def leads(self) -> tuple[str, ...]:
+        return () if self.settings.mode == "cmsc" else self.settings.leads
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         return self.encoder.init_with_head(

@@ -155,6 +155,7 @@ class Jepa:
     num_views: ClassVar[tuple[int, ...]] = (0,)
     text: ClassVar[TextShape | None] = None
     labels: ClassVar[LabelShape | None] = None
+    leads: ClassVar[tuple[str, ...]] = ()
     couples_rows: ClassVar[bool] = False
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:

@@ -186,6 +186,7 @@ class Meclip:
     text_projector: Network
     num_views: ClassVar[tuple[int, ...]] = (0, 1)
     labels: ClassVar[LabelShape | None] = None
+    leads: ClassVar[tuple[str, ...]] = ()
     couples_rows: ClassVar[bool] = True
 
     @property

@@ -85,6 +85,7 @@ class SimClr:
     num_views: ClassVar[tuple[int, ...]] = (2,)
     text: ClassVar[TextShape | None] = None
     labels: ClassVar[LabelShape | None] = None
+    leads: ClassVar[tuple[str, ...]] = ()
     couples_rows: ClassVar[bool] = True
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:

@@ -61,6 +61,7 @@ class Supervised:
     classifier: Network
     num_views: ClassVar[tuple[int, ...]] = (0, 1)
     text: ClassVar[TextShape | None] = None
+    leads: ClassVar[tuple[str, ...]] = ()
     couples_rows: ClassVar[bool] = False
 
     @property

@@ -135,16 +135,17 @@ def make_encoder(settings: Mapping[str, Any], *, dtype: Any) -> Module:
                 f"{near(preset, list(presets))}"
             )
         values |= presets[preset]
-    fields = {
-        field.name: field
-        for field in dataclasses.fields(module)
-        if field.name not in _NOT_SETTINGS
-    }
+    fields = _fields(module)
     for key, value in settings.items():
         if key not in fields:
-            raise ConfigError(
-                f"config.model: unknown key {key!r}{near(key, list(fields))}"
-            )
+            others = [x for x, kind in _KINDS.items() if key in _fields(kind.module)]
+            known = near(key, ["preset", *fields])
+            if others:
+                known = (
+                    f", which {others[0]} has; to change the encoder, give the whole of "
+                    f"config.model, such as {{'name': {name!r}, 'preset': ...}}"
+                )
+            raise ConfigError(f"config.model: unknown key {key!r} of {name}{known}")
         values[key] = convert(fields[key].type, value, f"config.model.{key}")
     for key, field in fields.items():
         if field.default is dataclasses.MISSING and key not in values:
@@ -155,6 +156,12 @@ def make_encoder(settings: Mapping[str, Any], *, dtype: Any) -> Module:
             )
     check(values)
     return module(**values, dtype=dtype)
+
+
+def _fields(module: Any) -> dict[str, dataclasses.Field]:
+    """The settings of a class of modules, by name."""
+    fields = {field.name: field for field in dataclasses.fields(module)}
+    return {k: field for k, field in fields.items() if k not in _NOT_SETTINGS}
 
 
 def _check_at_least(values: Mapping[str, Any], least: int, *names: str) -> None:

@@ -118,7 +118,7 @@ def test_a_set_that_does_not_fit_is_named(prepared):
         make_probe(prepared, valid_folds=(12,))
     index = {**prepared.index, "labels": np.zeros((200, 0), np.uint8)}
     unlabelled = dataclasses.replace(prepared, index=index)
-    with pytest.raises(ConfigError, match="has no labels to probe"):
+    with pytest.raises(ConfigError, match="has no labels; name a labelled"):
         make_probe(unlabelled)
 
 

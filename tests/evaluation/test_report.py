@@ -36,7 +36,8 @@ def test_json_has_an_object_for_each_seed(tmp_path):
         ("random", 0),
         ("random", 1),
     ]
-    paths = write(tmp_path / "new", "text", {"results": found})
+    paths = write(tmp_path / "new", "results-b", "text", {"results": found})
+    assert [path.name for path in paths] == ["results-b.md", "results-b.json"]
     assert json.loads(paths[1].read_text())["results"][2]["macro_auroc"] == 0.81
     assert paths[0].read_text() == "text\n"
 
@@ -66,8 +67,13 @@ def test_notes_say_which_fold_was_used_for_what():
     assert "trained on folds 1-4, evaluated on fold 9 (all: 40 and 10 records)" in text
     assert "Fold 4 selected the probe's strength" in text
     assert "Fold 9 is the selection fold" in text
-    assert "saw the signals of fold 9, without labels; config" in text
+    assert "saw the signals of fold 9, without labels; the folds of config" in text
     assert "leaves out 1 labels" in text and ": b." in text
+
+
+def test_nothing_keeps_out_what_has_no_fold():
+    text = noted(known(trained_on=(-1,)), valid=(-1,))
+    assert "of fold -1 (none), without labels; folds would keep some out" in text
 
 
 def test_folds_that_selected_nothing_are_not_called_so():

@@ -27,9 +27,9 @@ def test_chance_is_that_of_all_orders():
     expected = np.mean(
         [np.mean([(ids[list(o)] == id).any() for o in orders]) for id in ids]
     )
-    found = retrieve(np.eye(5), np.eye(5), ids, depths=(2, 10))
-    assert found.chance[2] == pytest.approx(expected)
-    assert found.chance[10] == 1
+    found = retrieve(np.eye(5), np.eye(5), ids, depths=(2, 5, 10))
+    # Of five candidates, five are all.
+    assert found.chance == {2: pytest.approx(expected)}
 
 
 def test_equal_texts_are_hits_of_each_other():
@@ -64,8 +64,9 @@ def test_no_record_is_an_error():
 
 def test_table_shows_recall_beside_chance():
     found = retrieve(np.eye(4), np.eye(4), np.arange(4), depths=(1, 2))
-    text = table({"ECG to text": found})
-    assert "| ECG to text | 1.000 (.250)      | 1.000 (.500)      |" in text
+    text = table({"ECG to text": found}, "mine")
+    assert text.startswith("| mine, 4 records | recall@1 (chance) | recall@2 (chance)")
+    assert "| ECG to text     | 1.000 (.250)      | 1.000 (.500)      |" in text
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

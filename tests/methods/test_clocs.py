@@ -136,13 +136,22 @@ def test_both_are_every_lead_of_every_half():
     assert len(views) == 6 and {view.ecg.shape for view in views} == {(4, 10, 12)}
 
 
-@pytest.mark.parametrize("leads", [("II",), ("II", "II"), ("II", "V9")])
-def test_leads_must_be_several_standard_ones(leads):
-    with pytest.raises(ValueError, match="expected two or more different ones of I, "):
+@pytest.mark.parametrize(
+    ("leads", "message"),
+    [
+        (("II",), "expected two or more, each of them once"),
+        (("II", "II"), "expected two or more, each of them once"),
+        (("II", "avr"), "unknown lead 'avr'; did you mean 'aVR'"),
+    ],
+)
+def test_leads_must_be_several_standard_ones(leads, message):
+    with pytest.raises(ValueError, match=message):
         clocs.Settings(leads=leads)
 
 
-def test_a_crop_that_cannot_be_halved_is_an_error():
-    inputs = {name: x[:, :1] for name, x in batch().items()}
-    with pytest.raises(ConfigError, match=r"crop: 1 samples cannot be cut into 2"):
+@pytest.mark.parametrize("samples", [1, 19])
+def test_a_crop_that_cannot_be_halved_is_an_error(samples):
+    inputs = batch() | {"ecg": batch()["ecg"][:, :samples]}
+    message = f"crop: {samples} samples cannot be cut into 2 equal parts"
+    with pytest.raises(ConfigError, match=message):
         contrasted(inputs, "cmsc", ())

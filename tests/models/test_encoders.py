@@ -44,7 +44,11 @@ def test_settings_override_the_preset():
         ),
         (
             dict(preset="s", patchsize=25),
-            r"config\.model: unknown key 'patchsize'; did you mean 'patch_size'",
+            r"config\.model: unknown key 'patchsize' of vit; did you mean 'patch_size'",
+        ),
+        (
+            dict(name="resnet", depth=3),
+            r"unknown key 'depth' of resnet, which vit has; .* whole of config\.model",
         ),
         (dict(preset="s"), r"config\.model\.patch_size is missing"),
         (dict(patch_size=25), r"config\.model\.width is missing; .* preset of xs, s"),

@@ -51,6 +51,11 @@ def _explained(path: Path) -> Iterator[None]:
     """Raises SourceError where reading the table fails."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{path} is not UTF-8 ({error}); save it as that, such as with "
+            "iconv -f latin1 -t utf-8"
+        ) from error
     except (OSError, ValueError, csv.Error) as error:
         raise SourceError(f"{path} cannot be read as a table: {error}") from error
 
