@@ -81,6 +81,17 @@ def test_the_embedded_set_is_made_on_first_use(tmp_path):
     np.testing.assert_array_equal(again.read([3]), prepared.read([3]))
 
 
+def test_an_embedded_set_of_another_size_is_told_of(root, capsys):
+    assembly.open_set(
+        experiment(root, data=dict(synthetic_records=30)).data, "synthetic"
+    )
+    assert capsys.readouterr().out == ""
+    assembly.open_set(
+        experiment(root, data=dict(synthetic_records=9)).data, "synthetic"
+    )
+    assert "before, of 30 records and not of 9; delete it" in capsys.readouterr().out
+
+
 def test_two_runs_that_start_together_share_the_embedded_set(tmp_path, monkeypatch):
     # Both have found that it is not there before either makes it.
     together = threading.Barrier(2, timeout=30)

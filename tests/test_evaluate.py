@@ -58,7 +58,8 @@ def workdir(root, tmp_path_factory):
 
 def run(workdir, *flags) -> dict:
     evaluate.main([f"--workdir={workdir}", *flags])
-    return json.loads((workdir / "results.json").read_text())
+    name = "results-attention" if "--protocol=attention" in flags else "results"
+    return json.loads((workdir / f"{name}.json").read_text())
 
 
 def features_by_hand(workdir, prepared) -> np.ndarray:

@@ -63,7 +63,7 @@ def test_missing_key_is_an_error(key):
         ),
         (
             dict(optim=dict(learning_rate=1e-3)),
-            r"^config\.optim\.learning_rate: expected a sequence, found 0\.001",
+            r"^config\.optim\.learning_rate: expected a sequence, such as .*, found 0\.001",
         ),
         (
             dict(optim=dict(weight_decay=(0.1,))),
@@ -120,7 +120,7 @@ def test_missing_key_is_an_error(key):
         (dict(mesh=dict(data="all")), r"^config\.mesh\.data: expected int"),
         (
             dict(rules=[("kernel", "fsdp")]),
-            r"^config\.rules\[0\]\[1\]: expected a sequence, found 'fsdp'",
+            r"^config\.rules\[0\]\[1\]: expected a sequence, such as .*, found 'fsdp'",
         ),
     ],
 )

@@ -349,7 +349,7 @@ def test_a_run_with_the_device_cache_sees_the_same_batches(
     [
         (["--config.stesp=3"], "unknown key 'stesp'; did you mean 'steps'?"),
         (["--config.optim.warmpu=0"], "'warmpu'; did you mean 'warmup'?"),
-        (["--config.model.widht=16"], "'widht'; did you mean 'width'?"),
+        (["--config.model.widht=16"], "'widht' of vit; did you mean 'width'?"),
         (["--config.method.emma=1"], "'emma'; did you mean 'ema'?"),
         (["--config.method.name=jeppa"], "'jeppa'; did you mean 'jepa'?"),
         (["--config.model.preset=smal"], "'smal' of vit; did you mean 'small'?"),

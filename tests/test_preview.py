@@ -23,6 +23,7 @@ def root(tmp_path_factory):
 
 def flags(root, *more):
     sizes = ["--config.data.crop=500", "--config.model.patch_size=20"]
+    sizes += ["--config.data.synthetic_records=64"]
     return [f"--config={CONFIG}:root={root}", *sizes, *more]
 
 

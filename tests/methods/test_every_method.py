@@ -11,6 +11,7 @@ import pytest
 from ecgssl_jax import assembly, sharding
 from ecgssl_jax.data import masks
 from ecgssl_jax.experiment import Mesh, parse
+from ecgssl_jax.models.vit import mean_pool
 from ecgssl_jax.optim import make_optimiser
 from ecgssl_jax.rules import path_string
 from ecgssl_jax.settings import ConfigError
@@ -320,7 +321,7 @@ def test_features_are_those_of_each_record_alone(case):
     single = features(state.params, state.extra, jax.tree.map(lambda x: x[3:4], batch))
     assert together["pooled"].ndim == 2 and together["tokens"].ndim == 3
     np.testing.assert_allclose(together["pooled"][3:4], single["pooled"], atol=1e-5)
-    mean = together["tokens"].mean(axis=1)
+    mean = mean_pool(together["tokens"], together.get("tokens_valid"))
     np.testing.assert_allclose(mean, together["pooled"], atol=1e-5)
 
 
