@@ -1,6 +1,7 @@
 """Every file of configs/, with each of its variants."""
 
 import importlib.util
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,14 @@ def test_a_config_alone_makes_the_embedded_set_and_trains_in_runs(
     main.main([f"--config={CONFIGS / 'jepa.py'}", *flags])
     assert (tmp_path / "data" / "synthetic" / "1.0.0" / "metadata.json").exists()
     assert (tmp_path / "runs" / "jepa" / "checkpoints" / "2").is_dir()
+
+
+def test_the_config_in_the_readme_is_one(tmp_path):
+    text = CONFIGS.with_name("README.md").read_text()
+    shown = text.partition("A config of your own is such a file:\n\n")[2]
+    shown = shown.partition("\n## ")[0]
+    assert "def get_config" in shown
+    (tmp_path / "mine.py").write_text(textwrap.dedent(shown))
+    experiment = parse(load(tmp_path / "mine.py").get_config("steps=7").to_dict())
+    assert (experiment.steps, experiment.data.name) == (7, "mine")
+    assembly.make_method(experiment)
