@@ -37,8 +37,8 @@ _MISSING_16 = -32768  # signal(5): an invalid sample of format 16
 _FORMAT_16 = re.compile(r"^16(?:\+(\d+))?$")  # with the offset in its file, bytes
 # Comments such as "Age: 63" and "<sex>: F" that are facts rather than text.
 _FACT = re.compile(r"^<?(age|sex|gender)>?\s*:\s*(.*)$", re.IGNORECASE)
-# "Rx: Unknown", as in many archives' headers, says nothing.
-_UNKNOWN = re.compile(r"^[^:]+:\s*(unknown|n/?a|none|nan)?\s*$", re.IGNORECASE)
+# "Rx: Unknown", as in many archives' headers, says nothing; "pacemaker: none" does.
+_UNKNOWN = re.compile(r"^[^:]+:\s*(unknown|n/?a|nan)?\s*$", re.IGNORECASE)
 _HEADING = re.compile(r"^<[^>]*>\s*:?\s*$")
 
 

@@ -185,7 +185,7 @@ def test_labels_from_a_comment(tmp_path):
         tmp_path,
         "a",
         _signal(),
-        comments=["Age: 60", "Dx: 111,222", "Rx: Unknown", "Hx: MI"],
+        comments=["Age: 60", "Dx: 111,222", "Rx: Unknown", "Hx: none"],
     )
     _write(tmp_path, "b", _signal(seed=1), comments=["Dx: 222"])
     _write(tmp_path, "c", _signal(seed=2))
@@ -195,7 +195,7 @@ def test_labels_from_a_comment(tmp_path):
     assert readings["a"].labels == {"111": 1.0, "222": 1.0}
     assert readings["b"].labels == {"111": 0.0, "222": 1.0}
     assert readings["c"].labels == {}
-    assert readings["a"].text == "Hx: MI"
+    assert readings["a"].text == "Hx: none"
     with pytest.raises(SourceError, match="comment 'Diagnosis"):
         wfdb_source(tmp_path, label_comment="Diagnosis")
 
