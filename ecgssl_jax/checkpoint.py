@@ -12,6 +12,7 @@ and falls back to the checkpoint before where they differ.
 
 import contextlib
 import functools
+import logging as standard_logging
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
@@ -250,11 +251,11 @@ def silence_echoes() -> None:
 
     For the first array that cannot be moved Orbax raises, after it has logged that in
     each of its threads, and closes its event loop; tensorstore then prints a traceback
-    for every other array that still ends. For programs, once at their start.
+    for every other array that still ends, and asyncio one for every task that has ended
+    with one. For programs, once at their start.
     """
-    logging.get_absl_logger().addFilter(
-        lambda record: not (record.exc_info and "orbax" in record.pathname)
-    )
+    for name in ("absl", "asyncio"):
+        standard_logging.getLogger(name).addFilter(lambda record: not _is_echo(record))
     former = sys.unraisablehook
 
     def hook(unraisable):
@@ -262,6 +263,13 @@ def silence_echoes() -> None:
             former(unraisable)
 
     sys.unraisablehook = hook
+
+
+def _is_echo(record: standard_logging.LogRecord) -> bool:
+    if record.name == "asyncio":
+        message = record.getMessage()
+        return "never retrieved" in message and "orbax" in message
+    return bool(record.exc_info) and "orbax" in record.pathname
 
 
 def _restore_verified(
