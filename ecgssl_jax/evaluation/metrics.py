@@ -61,7 +61,7 @@ def auroc(scores, labels, known=None) -> np.ndarray:
     Raises:
       ValueError: shapes that differ, scores not finite, labels not 0 or 1.
     """
-    ranking = _rank(*_checked(scores, labels, known))
+    ranking = _rank(*checked(scores, labels, known))
     below = np.cumsum(ranking.negative, axis=0)
     up_to_ties = np.take_along_axis(below, ranking.last, axis=0)
     before_ties = np.take_along_axis(below - ranking.negative, ranking.first, axis=0)
@@ -78,7 +78,7 @@ def average_precision(scores, labels, known=None) -> np.ndarray:
     Args and errors as for `auroc`. Returns [Y] float64, NaN for labels without
     positives or without negatives (where it would be 1 whatever the scores).
     """
-    ranking = _rank(*_checked(scores, labels, known))
+    ranking = _rank(*checked(scores, labels, known))
     positives = ranking.positive.sum(axis=0)
     count = positives + ranking.negative.sum(axis=0)
     # Counts of records that score at least as high as this one.
@@ -91,6 +91,66 @@ def average_precision(scores, labels, known=None) -> np.ndarray:
     total = (ranking.positive * precision).sum(axis=0)
     scorable = (positives > 0) & (positives < count)
     return np.where(scorable, total / np.maximum(positives, 1), np.nan)
+
+
+def f1_max(scores, labels, known=None) -> np.ndarray:
+    """The largest F1 of each label over all thresholds.
+
+    Each label's threshold is chosen on the records that are scored: what a user's
+    threshold, chosen on other records, reaches is somewhat less.
+
+    Args and errors as for `auroc`. Returns [Y] float64, NaN for labels without
+    positives or without negatives.
+    """
+    ranking = _rank(*checked(scores, labels, known))
+    positives = ranking.positive.sum(axis=0)
+    known_at = ranking.positive + ranking.negative
+    # Predicted positive: all that score at least as high as this record.
+    before = np.cumsum(ranking.positive, axis=0) - ranking.positive
+    hits = positives - np.take_along_axis(before, ranking.first, axis=0)
+    before = np.cumsum(known_at, axis=0) - known_at
+    predicted = known_at.sum(axis=0) - np.take_along_axis(before, ranking.first, axis=0)
+    f1 = 2 * hits / np.maximum(predicted + positives, 1)
+    best = f1.max(axis=0, initial=0, where=known_at > 0)
+    scorable = (positives > 0) & (positives < known_at.sum(axis=0))
+    return np.where(scorable, best, np.nan)
+
+
+def placements(scores, labels, known=None) -> np.ndarray:
+    """Of each record, the share of the other kind that it is ranked right against.
+
+    For a positive record the share of the negatives below it, for a negative one that
+    of the positives above it; ties count one half. Their mean over the positives, and
+    that over the negatives, is the AUROC. DeLong et al., Biometrics 44, 1988.
+
+    Args and errors as for `auroc`. Returns [N, Y] float64; 0 where the label is not
+    known or has no AUROC.
+    """
+    scores, labels, known = checked(scores, labels, known)
+    ranking = _rank(scores, labels, known)
+    order = np.argsort(scores, axis=0, kind="stable")
+    found = np.zeros(scores.shape)
+    kinds = (
+        (ranking.positive, ranking.negative, False),
+        (ranking.negative, ranking.positive, True),
+    )
+    for own, other, above in kinds:
+        total = other.sum(axis=0)
+        up_to = np.cumsum(other, axis=0)
+        below = np.take_along_axis(up_to - other, ranking.first, axis=0)
+        with_ties = np.take_along_axis(up_to, ranking.last, axis=0)
+        twice = below + with_ties
+        if above:
+            twice = 2 * total - twice
+        share = own * twice / np.maximum(2 * total, 1)
+        found += _unsorted(share, order)
+    return found
+
+
+def _unsorted(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    placed = np.empty_like(values)
+    np.put_along_axis(placed, order, values, axis=0)
+    return placed
 
 
 def macro_auroc(scores, labels, known=None, *, names=None) -> MacroScore:
@@ -111,6 +171,11 @@ def macro_average_precision(scores, labels, known=None, *, names=None) -> MacroS
     return _macro(average_precision, scores, labels, known, names)
 
 
+def macro_f1_max(scores, labels, known=None, *, names=None) -> MacroScore:
+    """Mean largest F1 over the labels that can be scored; see `macro_auroc`."""
+    return _macro(f1_max, scores, labels, known, names)
+
+
 def _macro(
     metric: Callable[..., np.ndarray],
     scores,
@@ -118,7 +183,7 @@ def _macro(
     known,
     names: Sequence[str] | None,
 ) -> MacroScore:
-    scores, labels, known = _checked(scores, labels, known)
+    scores, labels, known = checked(scores, labels, known)
     width = labels.shape[1]
     names = tuple(names) if names is not None else tuple(map(str, range(width)))
     if len(names) != width:
@@ -155,7 +220,7 @@ def _macro(
     return MacroScore(value=value, per_label=per_label, left_out=left_out)
 
 
-def _checked(scores, labels, known) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def checked(scores, labels, known) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores [N, Y] float, labels and which are known [N, Y] bool."""
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim == 1 and labels.ndim == 1:

@@ -2,13 +2,24 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+)
 
 from ecgssl_jax.evaluation import metrics
+
+
+def f1_max_score(labels, scores):
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    return np.max(2 * precision * recall / np.maximum(precision + recall, 1e-300))
+
 
 PAIRS = [
     (metrics.auroc, roc_auc_score),
     (metrics.average_precision, average_precision_score),
+    (metrics.f1_max, f1_max_score),
 ]
 
 
@@ -55,7 +66,7 @@ def test_auroc_counts_ordered_pairs():
     assert metrics.auroc([1, 2, 2, 3], [0, 0, 1, 1]) == [3.5 / 4]
 
 
-@pytest.mark.parametrize("metric", [metrics.auroc, metrics.average_precision])
+@pytest.mark.parametrize("metric", [metric for metric, _ in PAIRS])
 def test_perfect_scores_give_one_and_float32_scores_lose_nothing(metric):
     labels = np.arange(20)[:, None] >= 15
     assert metric(np.arange(20, dtype=np.float32)[:, None], labels) == [1.0]
@@ -104,3 +115,21 @@ def test_label_names_must_fit_the_columns():
         metrics.macro_auroc(scores, labels, names=["A", "B"])
     with pytest.raises(ValueError, match="repeated: A"):
         metrics.macro_auroc(scores.repeat(2, 1), labels.repeat(2, 1), names=["A", "A"])
+
+
+def test_placements_of_either_kind_average_to_the_auroc():
+    scores, labels = random_scores(tied=True)
+    known = np.random.default_rng(1).random(labels.shape) < 0.6
+    found = metrics.placements(scores, labels, known)
+    for value in (0, 1):
+        chosen = known & (labels == value)
+        mean = (found * chosen).sum(axis=0) / chosen.sum(axis=0)
+        np.testing.assert_allclose(
+            mean, metrics.auroc(scores, labels, known), rtol=0, atol=1e-12
+        )
+    assert (found[~known] == 0).all()
+
+
+def test_placements_count_the_other_kind():
+    found = metrics.placements([1, 2, 2, 3], [0, 0, 1, 1])
+    np.testing.assert_array_equal(found, [[1.0], [0.75], [0.75], [1.0]])
