@@ -1,0 +1,289 @@
+"""Confidence intervals of AUROCs: of a label, of the mean over labels, of differences.
+
+Patients are what was sampled, so they are what is resampled: all records of a patient
+come together, with all their labels. Two things make the usual bootstrap too narrow
+where labels are rare, as most are: a draw that has lost a label's few positives says
+nothing of it, and the few that are there vary less among themselves than in truth. So
+the variance of a rare label leans on a model's (Hanley & McNeil), which is calibrated
+on the frequent labels of the same scores. `benchmarks/interval_coverage.py` shows the
+coverage.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+from ecgssl_jax.evaluation import metrics, resampling
+
+# Patients with a positive record that a label needs to calibrate the model.
+_CALIBRATING = 20
+# The model counts as much as so many patients with a positive record.
+_MODEL_WEIGHT = 30
+# The mean over labels counts as much as so many, where the model needs an AUROC: a few
+# positives that all happen to be ranked highest are no certainty.
+_MEAN_WEIGHT = 2
+# Below so many, a label's interval is marked: it is mostly the model's.
+TRUSTED_PATIENTS = 30
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A confidence interval.
+
+    Attributes:
+      low, high: its bounds.
+      level: its nominal coverage, such as 0.95.
+    """
+
+    low: float
+    high: float
+    level: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelInterval(Interval):
+    """Of one label's AUROC.
+
+    Attributes:
+      patients: with a positive record.
+      trusted: whether these are enough for the interval to be the data's own.
+    """
+
+    patients: int
+    trusted: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Sample:
+    """What a sample says of the AUROCs of its K labels that can be scored.
+
+    Attributes:
+      columns: [K], of the labels.
+      auroc: [K].
+      influence: [G, K], of each of G patients: what the AUROC owes to it.
+      positives, negatives: [K], patients with such a record.
+    """
+
+    columns: np.ndarray
+    auroc: np.ndarray
+    influence: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
+
+    @property
+    def variance(self) -> np.ndarray:
+        """[K]: DeLong's, of patients."""
+        return (self.influence**2).sum(axis=0)
+
+    def model_variance(self) -> np.ndarray:
+        """[K]: Hanley & McNeil's, of the AUROC drawn a little towards the mean."""
+        weight = self.positives + _MEAN_WEIGHT
+        drawn = self.auroc * self.positives + self.auroc.mean() * _MEAN_WEIGHT
+        return hanley_mcneil(drawn / weight, self.positives, self.negatives)
+
+
+def hanley_mcneil(auroc, positives, negatives) -> np.ndarray:
+    """Variance of an AUROC by its value and counts alone, for exponential scores.
+
+    Hanley & McNeil, Radiology 143, 1982, equations 1 and 2.
+    """
+    square = auroc**2
+    two_positives = auroc / (2 - auroc) - square
+    two_negatives = 2 * square / (1 + auroc) - square
+    spread = auroc * (1 - auroc)
+    spread = spread + (positives - 1) * two_positives + (negatives - 1) * two_negatives
+    return spread / (positives * negatives)
+
+
+def label_intervals(
+    scores,
+    labels,
+    patients,
+    known=None,
+    *,
+    names: Sequence[str],
+    level: float = 0.95,
+) -> dict[str, LabelInterval]:
+    """An interval of the AUROC of each label that can be scored.
+
+    All values that the estimate does not contradict: those at most z standard errors
+    away from it, where the standard error is what it would be at that value. So a
+    label that is ranked perfectly has an interval too. Newcombe, Statistics in Medicine
+    25, 2006, with the variance of these records and patients in place of the model's.
+
+    Args:
+      scores, labels, known: [N, Y], as for `metrics.auroc`.
+      patients: [N], equal for the records of a patient.
+      names: of the Y labels.
+
+    Raises:
+      ValueError: as `metrics.auroc`; patients or names that are not as many.
+    """
+    if len(names) != np.shape(labels)[1]:
+        raise ValueError(f"{len(names)} names for labels {np.shape(labels)}")
+    sample = _sample(scores, labels, patients, known)
+    if not len(sample.columns):
+        return {}
+    model = sample.model_variance()
+    scale = _calibrated(sample.variance, model, sample.positives) / model
+    z = NormalDist().inv_cdf((1 + level) / 2)
+
+    def contradicted(value):
+        variance = scale * hanley_mcneil(value, sample.positives, sample.negatives)
+        return np.abs(sample.auroc - value) > z * np.sqrt(variance)
+
+    low = _boundary(np.zeros_like(sample.auroc), sample.auroc, contradicted)
+    high = _boundary(np.ones_like(sample.auroc), sample.auroc, contradicted)
+    return {
+        names[int(column)]: LabelInterval(
+            low=float(low[k]),
+            high=float(high[k]),
+            level=level,
+            patients=int(sample.positives[k]),
+            trusted=bool(sample.positives[k] >= TRUSTED_PATIENTS),
+        )
+        for k, column in enumerate(sample.columns)
+    }
+
+
+def macro_interval(
+    scores,
+    labels,
+    patients,
+    known=None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Of the mean AUROC over the labels that can be scored.
+
+    Percentiles of the means of `draws` draws of patients. A draw without a label has
+    the AUROC of all records for it. Noise is added to each mean where the labels vary
+    less over the draws than they are calibrated to.
+
+    Args and errors as for `label_intervals`; a ValueError, if no label can be scored.
+    """
+    sample = _scorable(scores, labels, patients, known)
+    wanted = _calibrated(sample.variance, sample.model_variance(), sample.positives)
+    weights = resampling.patient_draws(patients, draws, seed)
+    drawn = _drawn(sample, scores, labels, known, weights)
+    return _percentiles(drawn, wanted, seed=seed, level=level)
+
+
+def paired_interval(
+    scores,
+    others,
+    labels,
+    patients,
+    known=None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Of macro AUROC of `others` minus that of `scores`, on the same records.
+
+    Both have the same patients in every draw: what makes a draw hard for one does so
+    for the other, and the difference varies less than either.
+
+    Args and errors as for `macro_interval`; both scores are [N, Y].
+    """
+    one, other = (_scorable(s, labels, patients, known) for s in (scores, others))
+    difference = dataclasses.replace(
+        one,
+        auroc=other.auroc - one.auroc,
+        influence=other.influence - one.influence,
+    )
+    model = one.model_variance() + other.model_variance()
+    wanted = _calibrated(difference.variance, model, one.positives)
+    weights = resampling.patient_draws(patients, draws, seed)
+    drawn = [
+        _drawn(each, s, labels, known, weights)
+        for each, s in ((one, scores), (other, others))
+    ]
+    return _percentiles(drawn[1] - drawn[0], wanted, seed=seed, level=level)
+
+
+def _sample(scores, labels, patients, known) -> _Sample:
+    scores, labels, known = metrics.checked(scores, labels, known)
+    patients = np.asarray(patients)
+    if patients.shape != (len(labels),):
+        raise ValueError(f"patients {patients.shape} of {len(labels)} records")
+    kinds = known & labels, known & ~labels
+    columns = np.flatnonzero(kinds[0].any(axis=0) & kinds[1].any(axis=0))
+    scores, labels, known = scores[:, columns], labels[:, columns], known[:, columns]
+    placed = metrics.placements(scores, labels, known)
+    auroc = metrics.auroc(scores, labels, known)
+    _, group = np.unique(patients, return_inverse=True)
+    influence, counts = np.zeros(labels.shape), []
+    for kind in kinds:
+        kind = kind[:, columns]
+        count = (_by_patient(kind, group) > 0).sum(axis=0)
+        # One degree of freedom for the mean of each kind. Obuchowski, Biometrics 53,
+        # 1997.
+        share = np.sqrt(count / np.maximum(count - 1, 1)) / kind.sum(axis=0)
+        influence = influence + share * kind * (placed - auroc)
+        counts.append(count)
+    return _Sample(
+        columns=columns,
+        auroc=auroc,
+        influence=_by_patient(influence, group),
+        positives=counts[0],
+        negatives=counts[1],
+    )
+
+
+def _scorable(scores, labels, patients, known) -> _Sample:
+    sample = _sample(scores, labels, patients, known)
+    if not len(sample.columns):
+        raise ValueError("no label has both positive and negative records")
+    return sample
+
+
+def _by_patient(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Sums [G, K] of values [N, K] over the records of each patient."""
+    sums = np.zeros((int(group.max(initial=-1)) + 1, values.shape[1]))
+    np.add.at(sums, group, values)
+    return sums
+
+
+def _calibrated(variance, model, positives) -> np.ndarray:
+    """[K]: the sample's own variances, the rarer the nearer to the model's.
+
+    The model's are first scaled to the sample's by the labels with enough positives.
+    """
+    frequent = positives >= _CALIBRATING
+    scale = 1.0
+    if model[frequent].sum() > 0:
+        scale = variance[frequent].sum() / model[frequent].sum()
+    own = positives - 1
+    return (variance * own + scale * model * _MODEL_WEIGHT) / (own + _MODEL_WEIGHT)
+
+
+def _boundary(outside, inside, contradicted) -> np.ndarray:
+    """[K]: where values from `outside` to `inside` are contradicted no longer."""
+    for _ in range(50):
+        middle = (outside + inside) / 2
+        out = contradicted(middle)
+        outside, inside = np.where(out, middle, outside), np.where(out, inside, middle)
+    return inside
+
+
+def _drawn(sample: _Sample, scores, labels, known, weights) -> np.ndarray:
+    """AUROCs [D, K] of every draw."""
+    found = resampling.resampled(
+        resampling.auroc, scores, labels, known, weights=weights
+    )[:, sample.columns]
+    return np.where(np.isnan(found), sample.auroc, found)
+
+
+def _percentiles(drawn, wanted, *, seed: int, level: float) -> Interval:
+    """Of the means of `drawn` [D, K], whose variances should be `wanted` [K]."""
+    missing = np.maximum(wanted - drawn.var(axis=0), 0).sum() / drawn.shape[1] ** 2
+    noise = np.random.default_rng([seed, 1]).normal(size=len(drawn))
+    means = drawn.mean(axis=1) + np.sqrt(missing) * noise
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(low=float(low), high=float(high), level=level)
