@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from ecgssl_jax import assembly, reporting, runs
@@ -122,7 +123,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     """
     check_writable(args.output or args.workdir)
     attends = args.protocol == "attention"
-    encoder = runs.load_encoder(args.workdir, args.checkpoint, tokens=attends)
+    encoder = runs.load_encoder(
+        args.workdir, args.checkpoint, tokens=np.float16 if attends else None
+    )
     experiment = encoder.run.experiment
     name, defaults = _choose_set(args, experiment)
     root = args.root or experiment.data.root

@@ -18,8 +18,10 @@ from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.data.text import Vocabulary
 from ecgssl_jax.evaluation.features import (
     FeatureFunction,
+    Signals,
     extract,
     make_feature_function,
+    statistics_of,
 )
 from ecgssl_jax.experiment import Experiment, parse
 from ecgssl_jax.experiment import Mesh as MeshSettings
@@ -28,6 +30,7 @@ from ecgssl_jax.methods.base import Method
 from ecgssl_jax.reporting import read_metrics
 from ecgssl_jax.rules import path_string
 from ecgssl_jax.settings import ConfigError
+from ecgssl_jax.signals import Statistics
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,9 +182,8 @@ class FrozenEncoder:
         Signals are normalised by the set's own statistics, as in training.
 
         Returns:
-          'pooled' [n, D] float32, in the order of `rows`, a mean over the windows of
-          records that are longer than the crop; with tokens, also those of
-          `evaluation.features.extract`.
+          'pooled' [n, D] float32, in the order of `rows`; of records that are longer than
+          the crop, and with tokens, see `evaluation.features.extract`.
 
         Raises:
           ConfigError: as `check`.
@@ -193,13 +195,26 @@ class FrozenEncoder:
                 f"{type(prepared).__name__}; python -m ecgssl_jax.prepare makes one"
             )
         self.check(prepared)
+        rows = np.arange(len(prepared)) if rows is None else rows
+        return self.encode_signals(prepared, rows, statistics_of([prepared]))
+
+    def encode_signals(
+        self,
+        signals: Signals,
+        rows: np.ndarray,
+        statistics: Statistics,
+        *,
+        batch_size: int = 256,
+    ) -> dict[str, np.ndarray]:
+        """As `encode`, of any signals of the encoder's rate, by these statistics."""
         return extract(
             self.function,
             *self.parameters,
-            prepared,
-            np.arange(len(prepared)) if rows is None else rows,
+            signals,
+            rows,
+            statistics=statistics,
             crop=self.run.experiment.data.crop,
-            batch_size=256,
+            batch_size=batch_size,
             mesh=self.mesh,
         )
 
@@ -221,13 +236,13 @@ class FrozenEncoder:
 
 
 def load_encoder(
-    workdir: str | Path, which: str = "best", *, tokens: bool = False
+    workdir: str | Path, which: str = "best", *, tokens: Any = None
 ) -> FrozenEncoder:
     """The encoder of a run's checkpoint, verified.
 
     Args:
       which: as for `open_run`.
-      tokens: whether `encode` gives the tokens too.
+      tokens: the dtype in which `encode` gives the tokens too; None without them.
 
     Raises:
       FileNotFoundError, DamagedCheckpointError, ConfigError: as `open_run` and

@@ -125,7 +125,7 @@ def test_the_encoder_of_a_run_encodes_a_set(workdir, prepared):
 
 
 def test_the_tokens_are_given_where_they_are_asked_for(workdir, prepared):
-    encoder = runs.load_encoder(workdir, tokens=True)
+    encoder = runs.load_encoder(workdir, tokens=np.float16)
     found = encoder.encode(prepared, np.arange(3))
     assert found["tokens"].shape == (3, 10 * 10, 8)
 
@@ -153,7 +153,7 @@ def test_a_set_of_another_rate_or_length_is_refused(workdir, prepared):
 
 def test_the_example_of_the_readme_runs(workdir, prepared, tmp_path, monkeypatch):
     text = (CONFIGS.parent / "README.md").read_text(encoding="utf-8")
-    section = text.partition("## Use the encoder\n")[2].partition("\n## ")[0]
+    section = text.partition("On a prepared set, ")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("    ")]
     (tmp_path / "data").symlink_to(prepared.directory.parents[1])
     (tmp_path / "runs").mkdir()

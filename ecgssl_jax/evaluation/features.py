@@ -1,7 +1,7 @@
 """Features of prepared recordings, from any encoder of any method."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,21 +18,40 @@ from ecgssl_jax.signals import Statistics, prepare
 FeatureFunction = Callable[[Any, Any, Statistics, Any], dict[str, jax.Array]]
 
 
+class Signals(Protocol):
+    """Records of T samples at most, such as a prepared set.
+
+    Attributes:
+      length: T.
+      index: 'length' [N] int32, valid samples, and 'lead_valid' [N, C] bool.
+    """
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def index(self) -> Mapping[str, np.ndarray]: ...
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """[n, T, C] int16, zero where nothing is valid."""
+        ...
+
+
 def make_feature_function(
-    method: Method, mesh: jax.sharding.Mesh, *, clip: float | None, tokens: bool
+    method: Method, mesh: jax.sharding.Mesh, *, clip: float | None, tokens: Any = None
 ) -> FeatureFunction:
     """The method's features as one jitted function; results are replicated.
 
     Args:
-      tokens: whether the tokens are wanted too, as float16.
+      tokens: the dtype of the tokens, such as float16; None for none.
     """
 
     def features(params, extra, statistics, batch):
         batch = dict(batch, ecg=prepare(batch, statistics, clip=clip))
         found = method.features(params, extra, batch)
         result = {"pooled": found["pooled"].astype(jnp.float32)}
-        if tokens:
-            result["tokens"] = found["tokens"].astype(jnp.float16)
+        if tokens is not None:
+            result["tokens"] = found["tokens"].astype(tokens)
             if "tokens_valid" in found:
                 result["tokens_valid"] = found["tokens_valid"]
         return result
@@ -44,80 +63,86 @@ def extract(
     function: FeatureFunction,
     params: Any,
     extra: Any,
-    prepared: PreparedSet,
+    signals: Signals,
     rows: np.ndarray,
     *,
+    statistics: Statistics,
     crop: int,
     batch_size: int,
     mesh: jax.sharding.Mesh,
 ) -> dict[str, np.ndarray]:
     """Features of the records `rows`, in that order.
 
-    A record longer than the crop is cut into the windows that fit, side by side;
-    its pooled feature is the mean of those with signal, its tokens follow each
-    other. Every process reads only what its own devices encode.
+    A record longer than the crop is cut into windows, side by side; what remains is one
+    too if it is at least half a window. The pooled feature is the windows' mean, weighted
+    by their valid samples; the tokens follow each other. So a record's features do not
+    depend on the others. Every process reads only what its own devices encode.
 
     Args:
-      crop: T, samples of a window.
+      statistics: of one set, that the signals are normalised by.
+      crop: samples of a window; T of the signals or less.
       batch_size: windows that are encoded at a time.
 
     Returns:
-      'pooled' [n, D] float32; where the function gives them, 'tokens' [n, W * N, D]
-      float16, and 'tokens_valid' [n, W * N] bool if the set has short records.
+      'pooled' [n, D] float32; where the function gives them, 'tokens' [n, W * N, D],
+      and 'tokens_valid' [n, W * N] bool if some windows are not full.
     """
-    windows = prepared.length // crop
+    windows = int(window_count(signals.length, crop))
     parts = sharding.batch_sharding(mesh)
     divisor = mesh.shape["data"] * mesh.shape["fsdp"]
     # Records at a time: a device gets all windows of each of its records.
     step = -(-batch_size // (windows * divisor)) * divisor
     own = sharding.process_rows(parts, step)
-    statistics = statistics_of([prepared])
     collected: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(rows), step):
         wanted = rows[start : start + step]
         padded = np.concatenate([wanted, np.repeat(wanted[-1:], step - len(wanted))])
-        local = _windows(prepared, padded[own], crop, windows)
+        local = _windows(signals, padded[own], crop, windows)
         batch = to_devices(local, parts, step * windows, own.start * windows)
         found = function(params, extra, statistics, batch)
-        weights = _window_weights(prepared, wanted, crop, windows)
+        counted = _valid_samples(signals, wanted, crop, windows)
+        weights = counted / np.maximum(counted.sum(axis=1, keepdims=True), 1)
         for name, value in found.items():
             value = np.asarray(value).reshape(step, windows, *value.shape[1:])
             value = value[: len(wanted)]
             if name == "pooled":
-                value = (value * weights[:, :, None]).sum(axis=1)
+                value = np.einsum("nwd,nw->nd", value, weights.astype(np.float32))
             else:
                 value = value.reshape(len(wanted), -1, *value.shape[3:])
             collected.setdefault(name, []).append(value)
     return {name: np.concatenate(values) for name, values in collected.items()}
 
 
-def _window_weights(
-    prepared: PreparedSet, rows: np.ndarray, crop: int, windows: int
-) -> np.ndarray:
-    """[n, W] float32: what each window counts in its record's mean.
+def window_count(length, crop: int):
+    """Windows of records of `length` samples: those that are at least half full."""
+    return np.maximum((2 * np.asarray(length) + crop) // (2 * crop), 1)
 
-    Windows that begin beyond the end of a short record count nothing.
-    """
-    length = prepared.index["length"][rows]
-    holds = np.arange(windows) * crop < np.maximum(length, 1)[:, None]
-    return (holds / holds.sum(axis=1, keepdims=True)).astype(np.float32)
+
+def _valid_samples(
+    signals: Signals, rows: np.ndarray, crop: int, windows: int
+) -> np.ndarray:
+    """[n, W] int32: of each window; 0 where it does not count."""
+    length = signals.index["length"][rows][:, None]
+    window = np.arange(windows)
+    held = np.clip(length - window * crop, 0, crop)
+    return np.where(window < window_count(length, crop), held, 0).astype(np.int32)
 
 
 def _windows(
-    prepared: PreparedSet, rows: np.ndarray, crop: int, windows: int
+    signals: Signals, rows: np.ndarray, crop: int, windows: int
 ) -> dict[str, np.ndarray]:
     """A batch of all windows of the records, record by record."""
-    ecg = prepared.read(rows)[:, : windows * crop]
-    shape = (len(rows) * windows, crop, ecg.shape[-1])
-    starts = np.tile(np.arange(windows) * crop, len(rows))
-    length = np.repeat(prepared.index["length"][rows], windows)
+    ecg = signals.read(rows)[:, : windows * crop]
+    missing = windows * crop - ecg.shape[1]
+    ecg = np.pad(ecg, ((0, 0), (0, missing), (0, 0)))
     batch = {
-        "ecg": ecg.reshape(shape),
-        "source": np.zeros(len(starts), np.int32),
-        "lead_valid": np.repeat(prepared.index["lead_valid"][rows], windows, axis=0),
+        "ecg": ecg.reshape(len(rows) * windows, crop, ecg.shape[-1]),
+        "source": np.zeros(len(rows) * windows, np.int32),
+        "lead_valid": np.repeat(signals.index["lead_valid"][rows], windows, axis=0),
     }
-    if (prepared.index["length"] < prepared.length).any():
-        batch["length"] = np.clip(length - starts, 0, crop).astype(np.int32)
+    if missing or (signals.index["length"] < signals.length).any():
+        counted = _valid_samples(signals, rows, crop, windows)
+        batch["length"] = counted.reshape(-1)
     return batch
 
 

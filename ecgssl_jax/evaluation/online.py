@@ -11,7 +11,7 @@ import numpy as np
 from ecgssl_jax.data.mixture import select_records
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.evaluation import collapse, metrics, probes, ptbxl
-from ecgssl_jax.evaluation.features import extract, make_feature_function
+from ecgssl_jax.evaluation.features import extract, make_feature_function, statistics_of
 from ecgssl_jax.evaluation.labels import Labels, labels_of
 from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.methods.base import Method
@@ -69,6 +69,7 @@ class Probe:
             state.params,
             state.extra,
             self.prepared,
+            statistics=statistics_of([self.prepared]),
             crop=self.crop,
             batch_size=256,
             mesh=self.mesh,
@@ -182,7 +183,7 @@ def make_probe(
         prepared=prepared,
         train=part("train_folds"),
         valid=part("valid_folds"),
-        function=make_feature_function(method, mesh, clip=clip, tokens=False),
+        function=make_feature_function(method, mesh, clip=clip),
         crop=crop,
         mesh=mesh,
     )

@@ -1,5 +1,7 @@
 """Features of whole records, with an encoder whose features are known."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ class Means:
     def features(self, params, extra, batch):
         ecg = batch["ecg"]
         tokens = ecg.reshape(len(ecg), -1, 50, ecg.shape[-1]).mean(axis=2)
-        valid = jax.numpy.arange(0, CROP, 50) < batch["length"][:, None]
+        valid = jax.numpy.arange(0, ecg.shape[1], 50) < batch["length"][:, None]
         pooled = params * ecg.mean(axis=1)
         return {"pooled": pooled, "tokens": tokens, "tokens_valid": valid}
 
@@ -52,12 +54,13 @@ def prepared(tmp_path_factory):
     return prepare_dataset(source, folder, report=lambda text: None)
 
 
-def features(prepared, rows, *, devices=8, tokens=True, batch_size=16):
+def features(prepared, rows, *, devices=8, tokens=np.float16, batch_size=16, crop=CROP):
     mesh = sharding.make_mesh(Mesh(), jax.devices()[:devices])
     function = make_feature_function(Means(), mesh, clip=None, tokens=tokens)
     return extract(
         *(function, np.float32(2.0), {}, prepared, np.asarray(rows)),
-        crop=CROP,
+        statistics=statistics_of([prepared]),
+        crop=crop,
         batch_size=batch_size,
         mesh=mesh,
     )
@@ -77,13 +80,26 @@ def test_pooled_features_are_the_mean_over_the_windows(prepared):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_windows_beyond_the_end_of_a_short_record_do_not_count(prepared):
+def test_a_last_window_that_is_half_empty_does_not_count(prepared):
     # 6 s are two whole windows and 1 s of the third; the fourth holds nothing.
-    signal = normalised(prepared, 4)[:600]
-    windows = [signal[:250], signal[250:500], signal[500:]]
-    means = [window.sum(axis=0) / CROP for window in windows]
+    signal = normalised(prepared, 4)[:500]
     found = features(prepared, [4])["pooled"][0]
-    np.testing.assert_allclose(found, 2 * np.mean(means, axis=0), atol=1e-5)
+    np.testing.assert_allclose(found, 2 * signal.mean(axis=0), atol=1e-5)
+
+
+def test_a_last_window_that_is_half_full_counts_by_what_it_holds(prepared):
+    found = features(prepared, [4, 2], crop=400)
+    # 10 s are two windows and 2 s of a third, 6 s one and 2 s of a second.
+    for place, (row, windows) in enumerate([(4, [400, 200]), (2, [400, 400, 200])]):
+        signal = normalised(prepared, row)
+        edges = np.cumsum([0, *windows])
+        means = [
+            signal[start:stop].sum(axis=0) / 400
+            for start, stop in itertools.pairwise(edges)
+        ]
+        expected = 2 * np.average(means, axis=0, weights=windows)
+        np.testing.assert_allclose(found["pooled"][place], expected, atol=1e-5)
+    assert found["tokens_valid"].sum(axis=1).tolist() == [12, 20]
 
 
 def test_tokens_of_the_windows_follow_each_other(prepared):
@@ -96,8 +112,8 @@ def test_tokens_of_the_windows_follow_each_other(prepared):
 def test_tokens_beyond_the_end_of_a_short_record_are_not_valid(prepared):
     found = features(prepared, [2, 4])["tokens_valid"]
     assert found.shape == (2, 20) and found.dtype == bool
-    assert found.sum(axis=1).tolist() == [20, 12]
-    assert found[1, :12].all()
+    assert found.sum(axis=1).tolist() == [20, 10]
+    assert found[1, :10].all()
 
 
 def test_batches_and_devices_change_nothing(prepared):

@@ -1,0 +1,207 @@
+"""A trained encoder as a library call: recordings in, features out.
+
+encoder = ecgssl_jax.load("runs/jepa-ptbxl")
+features = encoder(ecg, rate=500, leads=["I", "II", "V2"], unit="uV")["pooled"]
+"""
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from ecgssl_jax.checkpoint_reading import load_params
+from ecgssl_jax.data.convert import Format, Window, convert
+from ecgssl_jax.data.findings import REJECT, Finding, Thresholds
+from ecgssl_jax.data.readers.units import millivolts_per_unit
+from ecgssl_jax.data.record import Record, RecordError
+from ecgssl_jax.data.stretches import present_length
+from ecgssl_jax.evaluation.features import window_count
+from ecgssl_jax.leads import LEADS, stated_columns
+from ecgssl_jax.runs import FrozenEncoder, load_encoder
+from ecgssl_jax.settings import ConfigError, near
+from ecgssl_jax.signals import Statistics
+
+_LARGEST_BATCH = 256  # windows
+
+
+def load(
+    path: str | Path, *, which: str = "best", statistics: str | None = None
+) -> "Encoder":
+    """The encoder of a run, ready to be called on arrays.
+
+    Args:
+      path: the run's workdir.
+      which: 'best' (the best probe's checkpoint; the newest where none was kept) or
+        'newest'.
+      statistics: the set, of those trained on, whose mean and deviation of each lead
+        the recordings are normalised by; the first one by default.
+
+    Raises:
+      FileNotFoundError: no such run, or no checkpoint in it.
+      DamagedCheckpointError: no checkpoint that is intact.
+      ConfigError: a checkpoint of another version, or no such set.
+    """
+    frozen = load_encoder(path, which, tokens=jnp.float32)
+    sets = list(frozen.run.data)
+    if statistics is None:
+        statistics = sets[0]
+    if statistics not in sets:
+        raise ConfigError(
+            f"statistics: the encoder was not trained on a set {statistics!r}"
+            f"{near(statistics, sets)}"
+        )
+    tables, _ = load_params(str(frozen.run.checkpoint), subtree="statistics")
+    row = frozen.run.data[statistics]["source"]
+    own = {name: table[row : row + 1] for name, table in tables.items()}
+    return Encoder(frozen=frozen, statistics=Statistics(**own))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Encoder:
+    """Recordings -> features; made by `load`.
+
+    Attributes:
+      frozen: the encoder, for prepared sets.
+      statistics: [1, C] each, of the set whose normalisation is used.
+    """
+
+    frozen: FrozenEncoder
+    statistics: Statistics
+
+    @property
+    def rate(self) -> float:
+        """Sampling rate that it was trained at, Hz."""
+        return next(iter(self.frozen.run.data.values()))["rate"]
+
+    @property
+    def crop(self) -> int:
+        """Samples of a window, at that rate."""
+        return self.frozen.run.experiment.data.crop
+
+    def __call__(
+        self,
+        ecg: np.ndarray,
+        *,
+        rate: float,
+        leads: Sequence[str],
+        unit: str,
+    ) -> dict[str, np.ndarray]:
+        """Features of recordings, prepared as `python -m ecgssl_jax.prepare` does it.
+
+        Resampled to the encoder's rate, leads in its order, absent leads missing (as are
+        flat ones), short gaps interpolated, normalised by the training set's statistics,
+        and cut into windows, side by side; what remains is one too if it is at least
+        half a window.
+
+        Args:
+          ecg: [T, C] or [B, T, C], of any real dtype; NaN where a sample is missing. A
+            recording that ends early has NaN from there on.
+          rate: its sampling rate, Hz.
+          leads: the C names, in any order and spelling ("avR"); "-" for a column that is
+            none.
+          unit: "mV", "uV", ..., or one step of integers, such as "4.88uV".
+
+        Returns:
+          'pooled' [B, D] float32, the mean over the windows; 'tokens' [B, W * N, D]
+          float32, of W windows of N tokens; where some windows are not full,
+          'tokens_valid' [B, W * N] bool. Without B where `ecg` had none.
+
+        Raises:
+          ValueError: shapes, rates, units or leads that are none; a recording that cannot
+            be used, with the reason: too short, flat, a long gap, implausible amplitudes.
+        """
+        ecg = np.asarray(ecg)
+        _check(ecg, rate, leads)
+        columns = stated_columns(leads)
+        factor = np.float32(millivolts_per_unit(unit))
+        windows = []
+        for number, one in enumerate(ecg if ecg.ndim == 3 else ecg[None]):
+            record = Record(
+                id=f"recording {number}",
+                ecg=one[:, list(columns.values())].astype(np.float32) * factor,
+                rate=rate,
+                leads=tuple(columns),
+            )
+            windows.append(self._window(record))
+        signals = _Signals(windows, at_least=self.crop)
+        pieces = len(windows) * int(window_count(signals.length, self.crop))
+        found = self.frozen.encode_signals(
+            signals,
+            np.arange(len(windows)),
+            self.statistics,
+            # Few shapes, so that few programs are compiled.
+            batch_size=min(_LARGEST_BATCH, 1 << (pieces - 1).bit_length()),
+        )
+        if ecg.ndim == 3:
+            return found
+        return {name: value[0] for name, value in found.items()}
+
+    def _window(self, record: Record) -> Window:
+        """The whole recording; raises ValueError with what is wrong with it."""
+        # One sample more than there can be: what remains would be another window.
+        samples = math.ceil(present_length(record.ecg) * self.rate / record.rate) + 1
+        form = Format(
+            rate=self.rate,
+            length=max(samples, self.crop),
+            scale=float(np.asarray(self.statistics.scale)[0, 0]),
+        )
+        try:
+            windows, findings = convert(record, form, Thresholds())
+        except RecordError as error:
+            raise ValueError(str(error)) from error
+        if not windows:
+            raise ValueError(f"{record.id}: {_reason(findings)}")
+        return windows[0]
+
+
+def _reason(findings: Sequence[Finding]) -> str:
+    """Why a recording was rejected, and which of its leads could not be used."""
+    (last,) = (each for each in findings if each.decision == REJECT)
+    unusable: dict[str, list[str]] = {}
+    for each in findings:
+        unusable.setdefault(each.finding, []).extend(each.leads)
+    leads = [
+        f"; {what}: {', '.join(found)}" for what, found in unusable.items() if found
+    ]
+    return f"{last.finding}: {last.detail}{''.join(leads)}"
+
+
+class _Signals:
+    """Windows, as `evaluation.features.Signals`, of the longest one's length."""
+
+    def __init__(self, windows: Sequence[Window], *, at_least: int):
+        lengths = [window.length for window in windows]
+        self.length = max(*lengths, at_least)
+        self._ecg = np.zeros((len(windows), self.length, len(LEADS)), np.int16)
+        for ecg, window in zip(self._ecg, windows, strict=True):
+            ecg[: window.length] = window.ecg[: window.length]
+        self.index: Mapping[str, np.ndarray] = {
+            "length": np.array(lengths, np.int32),
+            "lead_valid": np.stack([window.lead_valid for window in windows]),
+        }
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        return self._ecg[rows]
+
+
+def _check(ecg: np.ndarray, rate: float, leads: Sequence[str]) -> None:
+    if isinstance(leads, str):
+        raise ValueError(f"leads={leads!r}: expected a list of names, such as {LEADS}")
+    if ecg.ndim not in (2, 3) or not ecg.size or ecg.shape[-1] != len(leads):
+        hint = ""
+        if ecg.ndim >= 2 and ecg.shape[-2] == len(leads):
+            hint = "; the last axis is the leads': swap it with the one before"
+        raise ValueError(
+            f"ecg of shape {ecg.shape} with {len(leads)} leads: expected [samples, leads] "
+            f"or [recordings, samples, leads]{hint}"
+        )
+    if not (
+        np.issubdtype(ecg.dtype, np.floating) or np.issubdtype(ecg.dtype, np.integer)
+    ):
+        raise ValueError(f"ecg of dtype {ecg.dtype}: expected real numbers")
+    if not (isinstance(rate, numbers.Real) and 0 < rate < math.inf):
+        raise ValueError(f"rate={rate!r}: expected the sampling rate in Hz")
