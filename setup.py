@@ -6,6 +6,8 @@ REQUIRED = [
     "absl-py>=2.1,<3",
     "array-record>=0.8,<0.9",
     "etils[epath]>=1.9,<2",
+    # For programs of jax.export.
+    "flatbuffers>=24.3,<26",
     "flax>=0.12,<0.13",
     "jax>=0.10,<0.12",
     "matplotlib>=3.9,<4",
@@ -14,6 +16,7 @@ REQUIRED = [
     "optax>=0.2.5,<0.3",
     "orbax-checkpoint>=0.12,<0.13",
     "pyarrow>=16,<27",
+    "safetensors>=0.5,<1",
     "scipy>=1.13,<2",
     "sentencepiece>=0.2.1,<0.3",
     "tensorboardX>=2.6,<3",

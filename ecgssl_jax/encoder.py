@@ -20,6 +20,7 @@ from ecgssl_jax.data.readers.units import millivolts_per_unit
 from ecgssl_jax.data.record import Record, RecordError
 from ecgssl_jax.data.stretches import present_length
 from ecgssl_jax.evaluation.features import window_count
+from ecgssl_jax.interop import exported
 from ecgssl_jax.leads import LEADS, stated_columns
 from ecgssl_jax.runs import FrozenEncoder, load_encoder
 from ecgssl_jax.settings import ConfigError, near
@@ -31,20 +32,30 @@ _LARGEST_BATCH = 256  # windows
 def load(
     path: str | Path, *, which: str = "best", statistics: str | None = None
 ) -> "Encoder":
-    """The encoder of a run, ready to be called on arrays.
+    """The encoder of a run, or an exported one, ready to be called on arrays.
 
     Args:
-      path: the run's workdir.
-      which: 'best' (the best probe's checkpoint; the newest where none was kept) or
-        'newest'.
-      statistics: the set, of those trained on, whose mean and deviation of each lead
-        the recordings are normalised by; the first one by default.
+      path: the run's workdir, or a folder that `python -m ecgssl_jax.export` wrote.
+      which: of a run, 'best' (the best probe's checkpoint; the newest where none was
+        kept) or 'newest'.
+      statistics: of a run, the set, of those trained on, whose mean and deviation of
+        each lead the recordings are normalised by; the first one by default. An
+        exported encoder has one set's.
 
     Raises:
       FileNotFoundError: no such run, or no checkpoint in it.
       DamagedCheckpointError: no checkpoint that is intact.
+      ExportedEncoderError: an exported encoder that cannot be read.
       ConfigError: a checkpoint of another version, or no such set.
     """
+    if exported.is_exported(path):
+        if statistics is not None:
+            raise ConfigError(
+                f"statistics={statistics!r}: {path} is an exported encoder, which has "
+                "the statistics of one set; choose them when it is exported"
+            )
+        frozen, tables = exported.load(path, tokens=jnp.float32)
+        return Encoder(frozen=frozen, statistics=tables)
     frozen = load_encoder(path, which, tokens=jnp.float32)
     sets = list(frozen.run.data)
     if statistics is None:
@@ -54,9 +65,9 @@ def load(
             f"statistics: the encoder was not trained on a set {statistics!r}"
             f"{near(statistics, sets)}"
         )
-    tables, _ = load_params(str(frozen.run.checkpoint), subtree="statistics")
+    saved, _ = load_params(str(frozen.run.checkpoint), subtree="statistics")
     row = frozen.run.data[statistics]["source"]
-    own = {name: table[row : row + 1] for name, table in tables.items()}
+    own = {name: table[row : row + 1] for name, table in saved.items()}
     return Encoder(frozen=frozen, statistics=Statistics(**own))
 
 

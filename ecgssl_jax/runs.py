@@ -136,13 +136,21 @@ def trained_parameters(
     if jax.tree.leaves(shapes[1]):
         extra, _ = load_params(str(run.checkpoint), subtree="extra")
     return (
-        _structured(params, shapes[0], f"{run.checkpoint}: params"),
-        _structured(extra, shapes[1], f"{run.checkpoint}: extra"),
+        structured(params, shapes[0], f"{run.checkpoint}: params"),
+        structured(extra, shapes[1], f"{run.checkpoint}: extra"),
     )
 
 
-def _structured(found: Any, shapes: Any, where: str) -> Any:
-    """The arrays of `found`, in the tree of `shapes`."""
+def structured(found: Any, shapes: Any, where: str) -> Any:
+    """The arrays of `found`, in the tree of `shapes`.
+
+    Args:
+      found: nested, or by their path.
+      where: what they are of, for the error.
+
+    Raises:
+      ConfigError: other arrays than those of `shapes`.
+    """
     arrays = {path_string(p): x for p, x in jax.tree.leaves_with_path(found)}
     expected = {path_string(p): x for p, x in jax.tree.leaves_with_path(shapes)}
     for path in {**expected, **arrays}:
@@ -250,12 +258,20 @@ def load_encoder(
     """
     run, params = open_run(workdir, which)
     method = assembly.make_method(run.experiment)
-    example = example_row(run.experiment)
+    parameters = trained_parameters(run, params, method, example_row(run.experiment))
+    return freeze(run, parameters, tokens=tokens)
+
+
+def freeze(
+    run: Run, parameters: tuple[Any, Any], *, tokens: Any = None
+) -> FrozenEncoder:
+    """The run's encoder with these (params, extra); `tokens` as for `load_encoder`."""
+    method = assembly.make_method(run.experiment)
     mesh = sharding.make_mesh(MeshSettings())
     return FrozenEncoder(
         run=run,
         method=method,
-        parameters=trained_parameters(run, params, method, example),
+        parameters=parameters,
         function=make_feature_function(
             method, mesh, clip=run.experiment.data.clip, tokens=tokens
         ),

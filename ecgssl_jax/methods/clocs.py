@@ -219,7 +219,7 @@ class Clocs:
             params["encoder"], extra["encoder"], joined.ecg, joined.length
         )
         tokens, valid = found["tokens"], found.get("tokens_valid")
-        tokens = tokens.reshape(len(batch["ecg"]), -1, tokens.shape[-1])
+        tokens = tokens.reshape(batch["ecg"].shape[0], -1, tokens.shape[-1])
         if valid is None:
             return {"pooled": mean_pool(tokens), "tokens": tokens}
         valid = valid.reshape(tokens.shape[:2])
