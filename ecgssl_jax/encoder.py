@@ -1,7 +1,9 @@
 """A trained encoder as a library call: recordings in, features out.
 
-encoder = ecgssl_jax.load("runs/jepa-ptbxl")
-features = encoder(ecg, rate=500, leads=["I", "II", "V2"], unit="uV")["pooled"]
+    encoder = ecgssl_jax.load("runs/jepa-ptbxl")
+    features = encoder(ecg, rate=500, leads=["I", "II", "V2"], unit="uV")["pooled"]
+
+Recordings are prepared as those of a prepared set are, and refused for the same reasons.
 """
 
 import dataclasses
@@ -14,11 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecgssl_jax.checkpoint_reading import load_params
-from ecgssl_jax.data.convert import Format, Window, convert
-from ecgssl_jax.data.findings import REJECT, Finding, Thresholds
+from ecgssl_jax.data.convert import Window
 from ecgssl_jax.data.readers.units import millivolts_per_unit
 from ecgssl_jax.data.record import Record, RecordError
-from ecgssl_jax.data.stretches import present_length
+from ecgssl_jax.data.whole import whole_window
 from ecgssl_jax.evaluation.features import window_count
 from ecgssl_jax.interop import exported
 from ecgssl_jax.leads import LEADS, stated_columns
@@ -93,6 +94,11 @@ class Encoder:
         """Samples of a window, at that rate."""
         return self.frozen.run.experiment.data.crop
 
+    @property
+    def scale(self) -> float:
+        """Millivolts of one step of the integers that it takes."""
+        return float(np.asarray(self.statistics.scale)[0, 0])
+
     def __call__(
         self,
         ecg: np.ndarray,
@@ -137,48 +143,29 @@ class Encoder:
                 rate=rate,
                 leads=tuple(columns),
             )
-            windows.append(self._window(record))
+            try:
+                window = whole_window(
+                    record, rate=self.rate, at_least=self.crop, scale=self.scale
+                )
+            except RecordError as error:
+                raise ValueError(str(error)) from error
+            windows.append(window)
+        found = self.encode_windows(windows)
+        if ecg.ndim == 3:
+            return found
+        return {name: value[0] for name, value in found.items()}
+
+    def encode_windows(self, windows: Sequence[Window]) -> dict[str, np.ndarray]:
+        """Features of B recordings, as `data.whole` gives them, of any lengths."""
         signals = _Signals(windows, at_least=self.crop)
         pieces = len(windows) * int(window_count(signals.length, self.crop))
-        found = self.frozen.encode_signals(
+        return self.frozen.encode_signals(
             signals,
             np.arange(len(windows)),
             self.statistics,
             # Few shapes, so that few programs are compiled.
             batch_size=min(_LARGEST_BATCH, 1 << (pieces - 1).bit_length()),
         )
-        if ecg.ndim == 3:
-            return found
-        return {name: value[0] for name, value in found.items()}
-
-    def _window(self, record: Record) -> Window:
-        """The whole recording; raises ValueError with what is wrong with it."""
-        # One sample more than there can be: what remains would be another window.
-        samples = math.ceil(present_length(record.ecg) * self.rate / record.rate) + 1
-        form = Format(
-            rate=self.rate,
-            length=max(samples, self.crop),
-            scale=float(np.asarray(self.statistics.scale)[0, 0]),
-        )
-        try:
-            windows, findings = convert(record, form, Thresholds())
-        except RecordError as error:
-            raise ValueError(str(error)) from error
-        if not windows:
-            raise ValueError(f"{record.id}: {_reason(findings)}")
-        return windows[0]
-
-
-def _reason(findings: Sequence[Finding]) -> str:
-    """Why a recording was rejected, and which of its leads could not be used."""
-    (last,) = (each for each in findings if each.decision == REJECT)
-    unusable: dict[str, list[str]] = {}
-    for each in findings:
-        unusable.setdefault(each.finding, []).extend(each.leads)
-    leads = [
-        f"; {what}: {', '.join(found)}" for what, found in unusable.items() if found
-    ]
-    return f"{last.finding}: {last.detail}{''.join(leads)}"
 
 
 class _Signals:

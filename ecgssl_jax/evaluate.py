@@ -29,6 +29,7 @@ from ecgssl_jax.evaluation.online import ProbeSettings, selecting_probe
 from ecgssl_jax.evaluation.provenance import provenance_of
 from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.memory import keep_freed_memory
+from ecgssl_jax.number_list import numbers
 from ecgssl_jax.output_folder import check_writable
 from ecgssl_jax.settings import ConfigError
 
@@ -59,10 +60,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         "--train-folds",
-        type=_numbers,
+        type=numbers,
         help="such as 1-8; the last one selects the probe's settings",
     )
-    add("--valid-folds", type=_numbers, help="such as 9")
+    add("--valid-folds", type=numbers, help="such as 9")
     add(
         "--protocol",
         choices=("linear", "attention"),
@@ -72,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         "--seeds",
-        type=_numbers,
+        type=numbers,
         help="of the random encoders; default: the run's. With --protocol=attention, "
         "the first is the probe's too",
     )
@@ -83,22 +84,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(filter(None, map(str.strip, text.split(","))))
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """'1-3,7' -> (1, 2, 3, 7)."""
-    numbers: list[int] = []
-    try:
-        for part in _names(text):
-            first, dash, last = part.partition("-")
-            numbers += range(int(first), int(last if dash else first) + 1)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of numbers such as 9 or 1-8 or 1,3"
-        ) from None
-    if not numbers:
-        raise argparse.ArgumentTypeError(f"{text!r} holds no number")
-    return tuple(numbers)
 
 
 def main(argv: list[str] | None = None) -> None:

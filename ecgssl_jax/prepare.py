@@ -13,7 +13,9 @@ resampled. What the quality pass finds is in quality.csv beside the data.
 """
 
 import argparse
+import functools
 from pathlib import Path
+from typing import Any
 
 from ecgssl_jax.data.download import PTBXL_URL, download_ptbxl
 from ecgssl_jax.data.findings import OPTIONAL, Thresholds
@@ -39,16 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="SOURCE")
     shared = _shared_options()
-
-    def add(kind: str, help: str, details: str | None = None):
-        return kinds.add_parser(
-            kind,
-            help=help,
-            description=details or help,
-            parents=[shared],
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-
+    add = functools.partial(_add, kinds, shared)
     ptbxl = add("ptbxl", "PTB-XL in PhysioNet's layout")
     ptbxl.add_argument("--source", required=True, help="its folder")
     ptbxl.add_argument(
@@ -56,6 +49,28 @@ def make_parser() -> argparse.ArgumentParser:
     )
     ptbxl.add_argument("--base-url", default=PTBXL_URL, help="where to download from")
 
+    add_sources(kinds, shared)
+
+    synthetic = add("synthetic", "ECGs that this package makes")
+    synthetic.add_argument("--num-records", type=int, default=4000)
+    synthetic.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _add(kinds: Any, shared: Any, kind: str, help: str, details: str | None = None):
+    return kinds.add_parser(
+        kind,
+        help=help,
+        description=details or help,
+        parents=[shared],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_sources(kinds: Any, shared: argparse.ArgumentParser) -> None:
+    """Adds to `kinds` the parsers of recordings in general: wfdb, manifest, array."""
+
+    add = functools.partial(_add, kinds, shared)
     wfdb = add("wfdb", "a folder of WFDB records")
     wfdb.add_argument("--source", required=True, help="the folder")
     wfdb.add_argument(
@@ -91,11 +106,6 @@ def make_parser() -> argparse.ArgumentParser:
         each.add_argument(
             "--leads", help="names in order, separated by commas; - leaves one out"
         )
-
-    synthetic = add("synthetic", "ECGs that this package makes")
-    synthetic.add_argument("--num-records", type=int, default=4000)
-    synthetic.add_argument("--seed", type=int, default=0)
-    return parser
 
 
 def _shared_options() -> argparse.ArgumentParser:
