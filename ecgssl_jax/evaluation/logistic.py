@@ -66,6 +66,7 @@ def solve(
 
     Args:
       labels: [N, Y] float32, 0 or 1.
+      l2: of all labels, or [Y].
       known: [N, Y] bool; a label with no known positive or no known negative gets
         zero weights.
       tolerance: share of a label's loss that its gap must fall below: half of its

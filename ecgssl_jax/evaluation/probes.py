@@ -7,6 +7,7 @@ rows that it is evaluated on: those it meets in `logits` alone. Unknown labels
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -88,66 +89,161 @@ def linear_probe(
       ValueError: shapes that do not match, features that are not finite, several
         strengths and nothing held out, or nothing left to train or select on.
     """
-    features, labels, known = probe_inputs.checked(features, labels, known, "[N, D]")
+    group = Group(labels=labels, known=known, held_out=held_out)
+    (probe,) = linear_probes(
+        features,
+        [group],
+        l2=l2,
+        stop_below=stop_below,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+    return probe
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Group:
+    """Labels whose probes have one strength: those of a task, on the rows it may use.
+
+    Attributes:
+      labels: [N, Y] 0 or 1.
+      known: [N, Y] or [N, 1] bool; None for all.
+      held_out: the rows to select the strength on, as indices or [N] bool.
+      refit: whether the chosen strength is then fitted to these rows as well.
+    """
+
+    labels: Any
+    known: Any = None
+    held_out: Any = None
+    refit: bool = True
+
+
+def linear_probes(
+    features,
+    groups: Sequence[Group],
+    *,
+    l2: Sequence[float] = STRENGTHS,
+    stop_below: float = 0.01,
+    tolerance: float = 1e-5,
+    max_iterations: int = 50,
+) -> list[LinearProbe]:
+    """As `linear_probe`, for several groups of labels of the same features.
+
+    Solved together, which costs little more than one: the products with the features
+    are what takes the time. Each group selects its own strength.
+    """
     strengths = sorted({float(strength) for strength in l2}, reverse=True)
     if not strengths or strengths[-1] <= 0:
         raise ValueError(f"l2 must hold positive strengths, found {l2}")
-    if held_out is None and len(strengths) > 1:
-        raise ValueError(
-            f"l2 has {len(strengths)} strengths and no row is held out to choose one: "
-            "give some training rows as `held_out`, or a single strength"
+    checked = []
+    for group in groups:
+        features, labels, known = probe_inputs.checked(
+            features, group.labels, group.known, "[N, D]"
         )
+        kept = np.zeros(len(features), bool)
+        if len(strengths) > 1:
+            if group.held_out is None:
+                raise ValueError(
+                    f"l2 has {len(strengths)} strengths and no row is held out to "
+                    "choose one: give some training rows as `held_out`, or a single "
+                    "strength"
+                )
+            kept = probe_inputs.held_out_mask(group.held_out, len(features))
+        checked.append(_Fit(labels=labels, known=known, kept=kept, refit=group.refit))
     mean, scale = probe_inputs.standardisation(features)
     problem = logistic.rotate(probe_inputs.standardise(features, mean, scale))
     solve = functools.partial(
         logistic.solve, tolerance=tolerance, max_iterations=max_iterations
     )
-    start = logistic.zero_solution(features.shape[1], labels.shape[1])
-    chosen, selection = strengths[0], {}
+    columns = sum(fit.labels.shape[1] for fit in checked)
+    start = logistic.zero_solution(features.shape[1], columns)
     if len(strengths) > 1:
-        kept = probe_inputs.held_out_mask(held_out, len(features))
-        selection, solutions = _score_strengths(
-            problem, labels, known, kept, strengths, solve, start, stop_below
-        )
-        chosen = max(selection, key=selection.__getitem__)
-        start = solutions[chosen]
-    solution = solve(problem, jnp.asarray(labels), jnp.asarray(known), chosen, start)
-    return LinearProbe(
-        weights=np.asarray(logistic.matmul(problem.axes, solution.weights)),
-        bias=np.asarray(solution.bias),
-        mean=mean,
-        scale=scale,
-        l2=chosen,
-        selection=selection,
+        start = _score_strengths(problem, checked, strengths, solve, start, stop_below)
+    else:
+        for fit in checked:
+            fit.chosen = strengths[0]
+    solution = solve(
+        problem,
+        _stacked([fit.labels for fit in checked]),
+        _stacked([fit.known & (fit.refit | ~fit.kept)[:, None] for fit in checked]),
+        _stacked([np.full(fit.labels.shape[1], fit.chosen) for fit in checked]),
+        start,
     )
+    weights = np.asarray(logistic.matmul(problem.axes, solution.weights))
+    bias = np.asarray(solution.bias)
+    return [
+        LinearProbe(
+            weights=weights[:, part],
+            bias=bias[part],
+            mean=mean,
+            scale=scale,
+            l2=fit.chosen,
+            selection=fit.selection,
+        )
+        for fit, part in zip(checked, _parts(checked), strict=True)
+    ]
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class _Fit:
+    """A group that was checked, and what is found out about it."""
+
+    labels: np.ndarray  # [N, Y] float32
+    known: np.ndarray  # [N, Y] bool
+    kept: np.ndarray  # [N] bool, to select on
+    refit: bool
+    chosen: float = 0.0
+    selection: dict[float, float] = dataclasses.field(default_factory=dict)
+    stopped: bool = False
+
+
+def _stacked(parts: Sequence[np.ndarray]) -> jax.Array:
+    joined = np.concatenate(parts, axis=-1)
+    return jnp.asarray(joined, jnp.bool if joined.dtype == bool else jnp.float32)
+
+
+def _parts(fits: Sequence[_Fit]) -> list[slice]:
+    """Each group's columns among those of all."""
+    edges = np.cumsum([0, *(fit.labels.shape[1] for fit in fits)])
+    return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
 
 def _score_strengths(
     problem: logistic.Problem,
-    labels: np.ndarray,
-    known: np.ndarray,
-    kept: np.ndarray,
+    fits: Sequence[_Fit],
     strengths: Sequence[float],
     solve: Callable[..., logistic.Solution],
     solution: logistic.Solution,
     stop_below: float,
-) -> tuple[dict[float, float], dict[float, logistic.Solution]]:
-    """Fits every strength, from strong to weak, to the rows that are not `kept` [N].
+) -> logistic.Solution:
+    """Fits every strength, from strong to weak, to the rows that are not held out.
 
-    Returns:
-      strength -> macro AUROC on the rows `kept`; strength -> its solution.
+    Notes the macro AUROC on those rows, and the choice; returns its solution.
     """
-    targets, fitted = jnp.asarray(labels), jnp.asarray(known & ~kept[:, None])
-    selection, solutions = {}, {}
+    targets = _stacked([fit.labels for fit in fits])
+    parts = _parts(fits)
+    best = jax.tree.map(np.array, solution)
     for strength in strengths:
+        # A group that has stopped has nothing known, which costs no step.
+        known = [fit.known & ~fit.kept[:, None] & (not fit.stopped) for fit in fits]
         # The last solution is a close start for the next.
-        solution = solve(problem, targets, fitted, strength, solution)
-        scores = logistic.predict(problem.features[kept], solution)
-        score = metrics.macro_auroc(scores, labels[kept], known[kept])
-        selection[strength], solutions[strength] = score.value, solution
-        if score.value < max(selection.values()) - stop_below:
+        solution = solve(problem, targets, _stacked(known), strength, solution)
+        for fit, part in zip(fits, parts, strict=True):
+            if fit.stopped:
+                continue
+            own = logistic.Solution(solution.weights[:, part], solution.bias[part])
+            scores = logistic.predict(problem.features[fit.kept], own)
+            score = metrics.macro_auroc(
+                scores, fit.labels[fit.kept], fit.known[fit.kept]
+            ).value
+            if score > max(fit.selection.values(), default=-1):
+                fit.chosen = strength
+                best.weights[:, part], best.bias[part] = own
+            fit.selection[strength] = score
+            fit.stopped = score < max(fit.selection.values()) - stop_below
+        if all(fit.stopped for fit in fits):
             break
-    return selection, solutions
+    return jax.tree.map(jnp.asarray, best)
 
 
 def ridge_probe(features, labels, *, known=None, l2: float = 1e-1) -> LinearProbe:

@@ -1,5 +1,7 @@
 """Probes against scikit-learn, closed forms and planted structure."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -89,6 +91,46 @@ def test_strengths_that_overfit_further_are_not_tried():
     assert len(before) + 1 < len(probes.STRENGTHS)
     assert last < max(before) - 0.01
     assert probe.l2 == max(probe.selection, key=probe.selection.__getitem__)
+
+
+def test_groups_have_the_probes_that_they_would_have_alone():
+    features, labels = features_and_labels()
+    random = np.random.default_rng(2)
+    fold = random.integers(0, 4, len(features))
+    groups = [
+        probes.Group(labels=labels[:, :4], held_out=fold == 3),
+        # A tenth of the rows, which overfits earlier.
+        probes.Group(
+            labels=labels[:, 3:],
+            known=(fold == 3)[:, None] | (random.random((len(features), 1)) < 0.1),
+            held_out=fold == 3,
+            refit=False,
+        ),
+    ]
+    fit = functools.partial(
+        probes.linear_probes,
+        l2=(1.0, 1e-1, 1e-2, 1e-3),
+        tolerance=1e-7,
+        stop_below=2e-3,
+    )
+    together = fit(features, groups)
+    for group, found in zip(groups, together, strict=True):
+        (alone,) = fit(features, [group])
+        assert found.l2 == alone.l2
+        assert found.selection == pytest.approx(alone.selection, abs=1e-4)
+        logits = alone.logits(features)
+        np.testing.assert_allclose(found.logits(features), logits, atol=2e-3)
+    assert together[0].l2 != together[1].l2
+
+
+def test_without_refit_the_held_out_rows_only_select():
+    features, labels = features_and_labels()
+    held_out = np.arange(len(features)) % 4 == 0
+    group = probes.Group(labels=labels, held_out=held_out, refit=False)
+    (probe,) = probes.linear_probes(features, [group], tolerance=1e-9)
+    expected = [judge(y, ~held_out, standardised(features), probe.l2) for y in labels.T]
+    logits = probe.logits(features)
+    np.testing.assert_allclose(logits, np.stack(expected, axis=1), atol=5e-3)
 
 
 def test_a_mask_and_indices_hold_out_the_same_rows():
