@@ -18,12 +18,12 @@ Params = dict[str, jax.Array]
 
 
 class Data(NamedTuple):
-    """Training records, on the device."""
+    """Training records, on the device, for the probes of G groups of labels."""
 
     tokens: jax.Array  # [N, L, D] float16 or float32
     tokens_valid: jax.Array  # [N, L] bool
-    labels: jax.Array  # [N, Y] float32
-    known: jax.Array  # [N, Y] bool
+    labels: jax.Array  # [N, G, Y] float32
+    known: jax.Array  # [N, G, Y] bool
     mean: jax.Array  # [D]
     scale: jax.Array  # [D]
 
@@ -84,15 +84,21 @@ def train(
     *,
     recipe: Recipe,
 ) -> tuple[Params, optax.OptState]:
-    """Steps on the batches of rows `order` [S, B]."""
+    """Steps of G probes at once, on the batches of rows `order` [S, B].
+
+    All parameters have a leading axis G. Each probe's loss is the mean over the labels
+    that are known of its own group, so that none depends on another.
+    """
     optimizer = recipe.optimizer()
+    apply_all = jax.vmap(apply, in_axes=(0, None, None), out_axes=1)
 
     def loss_of(params, rows):
         tokens = _standardised(data.tokens[rows], data.mean, data.scale)
-        logits = apply(params, tokens, data.tokens_valid[rows])
+        logits = apply_all(params, tokens, data.tokens_valid[rows])
         loss = optax.sigmoid_binary_cross_entropy(logits, data.labels[rows])
         known = data.known[rows]
-        return jnp.sum(loss * known) / jnp.maximum(known.sum(), 1)
+        count = jnp.maximum(known.sum(axis=(0, 2)), 1)
+        return jnp.sum(jnp.sum(loss * known, axis=(0, 2)) / count)
 
     def step(state, rows):
         params, optimizer_state = state

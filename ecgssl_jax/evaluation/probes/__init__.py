@@ -1,0 +1,32 @@
+"""Probes on frozen features: logistic regression, ridge regression, attention.
+
+A probe's settings are selected on rows held out from its training rows, never on the
+rows that it is evaluated on: those it meets in `logits` alone. Unknown labels
+(`known` False) take part in nothing. Results depend on the arguments only.
+"""
+
+from ecgssl_jax.evaluation.probes.attention import (
+    AttentionProbe,
+    attention_probe,
+    attention_probes,
+)
+from ecgssl_jax.evaluation.probes.group import Group
+from ecgssl_jax.evaluation.probes.linear import (
+    STRENGTHS,
+    LinearProbe,
+    linear_probe,
+    linear_probes,
+    ridge_probe,
+)
+
+__all__ = [
+    "STRENGTHS",
+    "AttentionProbe",
+    "Group",
+    "LinearProbe",
+    "attention_probe",
+    "attention_probes",
+    "linear_probe",
+    "linear_probes",
+    "ridge_probe",
+]
