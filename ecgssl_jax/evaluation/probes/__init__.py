@@ -1,4 +1,4 @@
-"""Probes on frozen features: logistic regression, ridge regression, attention.
+"""Probes on frozen features: logistic and ridge regression, attention, neighbours.
 
 A probe's settings are selected on rows held out from its training rows, never on the
 rows that it is evaluated on: those it meets in `logits` alone. Unknown labels
@@ -18,15 +18,23 @@ from ecgssl_jax.evaluation.probes.linear import (
     linear_probes,
     ridge_probe,
 )
+from ecgssl_jax.evaluation.probes.neighbours import (
+    NEIGHBOURS,
+    NeighbourProbe,
+    neighbour_probe,
+)
 
 __all__ = [
+    "NEIGHBOURS",
     "STRENGTHS",
     "AttentionProbe",
     "Group",
     "LinearProbe",
+    "NeighbourProbe",
     "attention_probe",
     "attention_probes",
     "linear_probe",
     "linear_probes",
+    "neighbour_probe",
     "ridge_probe",
 ]
