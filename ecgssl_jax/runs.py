@@ -174,6 +174,7 @@ class FrozenEncoder:
       method: the run's.
       parameters: (params, extra) of the method.
       function, mesh: the method's features, jitted, and the devices for it.
+      tokens: the dtype in which the function gives tokens too; None without them.
     """
 
     run: Run
@@ -181,6 +182,7 @@ class FrozenEncoder:
     parameters: tuple[Any, Any]
     function: FeatureFunction
     mesh: Mesh
+    tokens: Any
 
     def encode(
         self, prepared: PreparedSet, rows: np.ndarray | None = None
@@ -276,6 +278,7 @@ def freeze(
             method, mesh, clip=run.experiment.data.clip, tokens=tokens
         ),
         mesh=mesh,
+        tokens=tokens,
     )
 
 
