@@ -158,13 +158,18 @@ def macro_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Of the mean AUROC over the labels that can be scored.
+    """Of the mean AUROC over the labels that can be scored, and over seeds.
 
     Percentiles of the means of `draws` draws of patients. A draw without a label has
     the AUROC of all records for it. Noise is added to each mean where the labels vary
     less over the draws than they are calibrated to.
 
-    Args and errors as for `label_intervals`; a ValueError, if no label can be scored.
+    Args:
+      scores: [N, Y], or [K, N, Y] of K seeds: then of the mean of their macro AUROCs.
+      labels, patients, known: as for `label_intervals`.
+
+    Raises:
+      ValueError: as `label_intervals`; also if no label can be scored.
     """
     sample = _scorable(scores, labels, patients, known)
     wanted = _calibrated(sample.variance, sample.model_variance(), sample.positives)
@@ -189,7 +194,8 @@ def paired_interval(
     Both have the same patients in every draw: what makes a draw hard for one does so
     for the other, and the difference varies less than either.
 
-    Args and errors as for `macro_interval`; both scores are [N, Y].
+    Args and errors as for `macro_interval`; each of the scores may have seeds of its
+    own.
     """
     one, other = (_scorable(s, labels, patients, known) for s in (scores, others))
     difference = dataclasses.replace(
@@ -237,10 +243,22 @@ def _sample(scores, labels, patients, known) -> _Sample:
 
 
 def _scorable(scores, labels, patients, known) -> _Sample:
-    sample = _sample(scores, labels, patients, known)
-    if not len(sample.columns):
+    """The mean of the seeds' samples; raises ValueError if no label can be scored."""
+    samples = [_sample(each, labels, patients, known) for each in _seeds(scores)]
+    first = samples[0]
+    if not len(first.columns):
         raise ValueError("no label has both positive and negative records")
-    return sample
+    return dataclasses.replace(
+        first,
+        auroc=np.mean([each.auroc for each in samples], axis=0),
+        influence=np.mean([each.influence for each in samples], axis=0),
+    )
+
+
+def _seeds(scores) -> np.ndarray:
+    """[K, N, Y] of [N, Y] or [K, N, Y]."""
+    scores = np.asarray(scores)
+    return scores if scores.ndim == 3 else scores[None]
 
 
 def _by_patient(values: np.ndarray, group: np.ndarray) -> np.ndarray:
@@ -273,11 +291,13 @@ def _boundary(outside, inside, contradicted) -> np.ndarray:
 
 
 def _drawn(sample: _Sample, scores, labels, known, weights) -> np.ndarray:
-    """AUROCs [D, K] of every draw."""
-    found = resampling.resampled(
-        resampling.auroc, scores, labels, known, weights=weights
-    )[:, sample.columns]
-    return np.where(np.isnan(found), sample.auroc, found)
+    """AUROCs [D, K] of every draw, means of the seeds."""
+    found = [
+        resampling.resampled(resampling.auroc, each, labels, known, weights=weights)
+        for each in _seeds(scores)
+    ]
+    mean = np.mean(found, axis=0)[:, sample.columns]
+    return np.where(np.isnan(mean), sample.auroc, mean)
 
 
 def _percentiles(drawn, wanted, *, seed: int, level: float) -> Interval:

@@ -81,6 +81,24 @@ def test_paired_interval_is_that_of_a_difference():
     assert there.high - there.low < alone.high - alone.low
 
 
+def test_seeds_are_averaged():
+    scores, labels, patients = problem()
+    random = np.random.default_rng(1)
+    seeds = [scores + 2 * random.normal(size=scores.shape) for _ in range(4)]
+    single = [intervals.macro_interval(each, labels, patients) for each in seeds]
+    found = intervals.macro_interval(np.stack(seeds), labels, patients)
+    middle = np.mean([(each.low + each.high) / 2 for each in single])
+    assert (found.low + found.high) / 2 == pytest.approx(middle, abs=0.02)
+    # What differs between the seeds averages out, what the records share does not.
+    widths = [each.high - each.low for each in single]
+    assert 0.5 * np.mean(widths) < found.high - found.low < np.mean(widths)
+    same = intervals.macro_interval(np.stack([scores] * 3), labels, patients)
+    alone = intervals.macro_interval(scores, labels, patients)
+    assert [same.low, same.high] == pytest.approx([alone.low, alone.high], abs=1e-9)
+    paired = intervals.paired_interval(scores, np.stack(seeds), labels, patients)
+    assert paired.high < 0
+
+
 def test_higher_levels_are_wider_and_seeds_repeat():
     arguments = problem()
     narrow, wide = (
