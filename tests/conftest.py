@@ -11,3 +11,13 @@ os.environ.setdefault(
     "--xla_llvm_disable_expensive_passes=true",
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import pytest
+from absl import logging
+
+
+@pytest.fixture(autouse=True)
+def verbosity():
+    """Programs choose theirs for the process; the next test hears all warnings."""
+    yield
+    logging.set_verbosity(logging.WARNING)
