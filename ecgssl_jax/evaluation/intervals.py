@@ -24,6 +24,8 @@ _MODEL_WEIGHT = 30
 # The mean over labels counts as much as so many, where the model needs an AUROC: a few
 # positives that all happen to be ranked highest are no certainty.
 _MEAN_WEIGHT = 2
+# As if so much of a positive were ranked wrong at least, for labels without any error.
+_LEAST_ERROR = 0.1
 # Below so many, a label's interval is marked: it is mostly the model's.
 TRUSTED_PATIENTS = 30
 
@@ -81,7 +83,9 @@ class _Sample:
         """[K]: Hanley & McNeil's, of the AUROC drawn a little towards the mean."""
         weight = self.positives + _MEAN_WEIGHT
         drawn = self.auroc * self.positives + self.auroc.mean() * _MEAN_WEIGHT
-        return hanley_mcneil(drawn / weight, self.positives, self.negatives)
+        least = _LEAST_ERROR / self.positives
+        value = np.clip(drawn / weight, least, 1 - least)
+        return hanley_mcneil(value, self.positives, self.negatives)
 
 
 def hanley_mcneil(auroc, positives, negatives) -> np.ndarray:
@@ -204,7 +208,8 @@ def paired_interval(
         influence=other.influence - one.influence,
     )
     model = one.model_variance() + other.model_variance()
-    wanted = _calibrated(difference.variance, model, one.positives)
+    # Where two encoders never differ, nothing says that they do.
+    wanted = _calibrated(difference.variance, model, one.positives, perfect=0.0)
     weights = resampling.patient_draws(patients, draws, seed)
     drawn = [
         _drawn(each, s, labels, known, weights)
@@ -268,15 +273,16 @@ def _by_patient(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _calibrated(variance, model, positives) -> np.ndarray:
+def _calibrated(variance, model, positives, *, perfect: float = 1.0) -> np.ndarray:
     """[K]: the sample's own variances, the rarer the nearer to the model's.
 
-    The model's are first scaled to the sample's by the labels with enough positives.
+    The model's are first scaled to the sample's by the labels with enough positives;
+    by `perfect` where these do not vary at all, having no error.
     """
     frequent = positives >= _CALIBRATING
     scale = 1.0
-    if model[frequent].sum() > 0:
-        scale = variance[frequent].sum() / model[frequent].sum()
+    if frequent.any():
+        scale = variance[frequent].sum() / model[frequent].sum() or perfect
     own = positives - 1
     return (variance * own + scale * model * _MODEL_WEIGHT) / (own + _MODEL_WEIGHT)
 

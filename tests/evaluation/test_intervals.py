@@ -56,6 +56,14 @@ def test_labels_are_marked_by_their_positive_patients_and_perfect_ones_have_a_wi
     assert rare.high - rare.low > 3 * (perfect.high - perfect.low)
 
 
+def test_a_perfect_label_alone_is_no_certainty():
+    scores, labels, patients = (x[..., 1:2] if x.ndim > 1 else x for x in problem())
+    (found,) = intervals.label_intervals(scores, labels, patients, names=["a"]).values()
+    assert 0.85 < found.low < 0.99 and found.high == pytest.approx(1, abs=1e-9)
+    macro = intervals.macro_interval(scores, labels, patients)
+    assert 1e-4 < macro.high - macro.low < 0.1
+
+
 def test_a_record_that_its_patient_has_twice_tells_nothing_new():
     scores, labels, patients = problem()
     once = (labels, patients)
