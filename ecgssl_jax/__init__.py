@@ -3,9 +3,9 @@
 __version__ = "0.1.0"
 
 
-def load(path, *, which="best", statistics=None):
+def load(path, *, which="best", statistics=None, tokens=True):
     """The encoder of a run as a library call; see `ecgssl_jax.encoder.load`."""
     # Here, so that importing the package costs nothing.
     from ecgssl_jax import encoder
 
-    return encoder.load(path, which=which, statistics=statistics)
+    return encoder.load(path, which=which, statistics=statistics, tokens=tokens)

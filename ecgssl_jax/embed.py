@@ -95,7 +95,10 @@ def embed(args: argparse.Namespace) -> None:
     check_ending(args.output)
     check_writable(args.output.parent)
     encoder = encoders.load(
-        args.encoder, which=args.checkpoint, statistics=args.statistics
+        args.encoder,
+        which=args.checkpoint,
+        statistics=args.statistics,
+        tokens=args.features == "tokens",
     )
     rejected: list[tuple[str, str]] = []
     if args.kind == "prepared":

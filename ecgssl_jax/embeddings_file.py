@@ -24,9 +24,28 @@ Columns = Mapping[str, np.ndarray | Sequence[Any]]
 
 
 class Writer(Protocol):
-    """Takes batches of rows; all have the same columns."""
+    """Takes batches of rows; all have the same columns, of the same shapes."""
 
     def write(self, columns: Columns) -> None: ...
+
+
+class _Shapes:
+    """Refuses what no column can hold: rows of other axes than those before."""
+
+    def __init__(self):
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def check(self, columns: Columns) -> None:
+        for name, values in columns.items():
+            if isinstance(values, np.ndarray):
+                before = self._shapes.setdefault(name, values.shape[1:])
+                if before != values.shape[1:]:
+                    raise UserError(
+                        f"column {name!r}: rows of shape {values.shape[1:]} after rows "
+                        f"of {before}; recordings of different lengths have as many "
+                        "tokens as they have windows, which is no table: write "
+                        "--features=pooled, or prepare them as a set"
+                    )
 
 
 def check_ending(path: Path) -> None:
@@ -56,11 +75,13 @@ class _Parquet:
     def __init__(self, path: Path):
         self._path = path
         self._file = None
+        self._shapes = _Shapes()
 
     def write(self, columns: Columns) -> None:
         import pyarrow
         import pyarrow.parquet
 
+        self._shapes.check(columns)
         table = pyarrow.table({k: _arrow(values) for k, values in columns.items()})
         if self._file is None:
             # Floats of features do not compress; what does is small.
@@ -97,10 +118,12 @@ class _Npz:
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self._shapes = _Shapes()
         self._lists: dict[str, list[Any]] = {}
         self._arrays: dict[str, tuple[np.dtype, tuple[int, ...], int]] = {}
 
     def write(self, columns: Columns) -> None:
+        self._shapes.check(columns)
         for name, values in columns.items():
             if not isinstance(values, np.ndarray):
                 self._lists.setdefault(name, []).extend(values)

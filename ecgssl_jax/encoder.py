@@ -31,7 +31,11 @@ _LARGEST_BATCH = 256  # windows
 
 
 def load(
-    path: str | Path, *, which: str = "best", statistics: str | None = None
+    path: str | Path,
+    *,
+    which: str = "best",
+    statistics: str | None = None,
+    tokens: bool = True,
 ) -> "Encoder":
     """The encoder of a run, or an exported one, ready to be called on arrays.
 
@@ -42,6 +46,7 @@ def load(
       statistics: of a run, the set, of those trained on, whose mean and deviation of
         each lead the recordings are normalised by; the first one by default. An
         exported encoder has one set's.
+      tokens: whether calls give tokens too, which are large.
 
     Raises:
       FileNotFoundError: no such run, or no checkpoint in it.
@@ -49,15 +54,16 @@ def load(
       ExportedEncoderError: an exported encoder that cannot be read.
       ConfigError: a checkpoint of another version, or no such set.
     """
+    dtype = jnp.float32 if tokens else None
     if exported.is_exported(path):
         if statistics is not None:
             raise ConfigError(
                 f"statistics={statistics!r}: {path} is an exported encoder, which has "
                 "the statistics of one set; choose them when it is exported"
             )
-        frozen, tables = exported.load(path, tokens=jnp.float32)
+        frozen, tables = exported.load(path, tokens=dtype)
         return Encoder(frozen=frozen, statistics=tables)
-    frozen = load_encoder(path, which, tokens=jnp.float32)
+    frozen = load_encoder(path, which, tokens=dtype)
     sets = list(frozen.run.data)
     if statistics is None:
         statistics = sets[0]

@@ -55,6 +55,18 @@ def test_a_file_is_whole_or_the_one_before(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("name", ["x.npz", "x.parquet"])
+def test_rows_of_other_shapes_are_refused(tmp_path, name):
+    with (
+        pytest.raises(UserError, match=r"'embedding': rows of shape \(3, 5\) after"),
+        open_writer(tmp_path / name) as writer,
+    ):
+        for tokens in (2, 2, 3):
+            rows = np.zeros((4, tokens, 5), np.float32)
+            writer.write({"record_id": list("abcd"), "embedding": rows})
+    assert not any(tmp_path.iterdir())
+
+
 def test_other_endings_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"ends with .parquet or .npz"):
         written(tmp_path / "x.csv")

@@ -134,7 +134,8 @@ def _windows(
     """A batch of all windows of the records, record by record."""
     ecg = signals.read(rows)[:, : windows * crop]
     missing = windows * crop - ecg.shape[1]
-    ecg = np.pad(ecg, ((0, 0), (0, missing), (0, 0)))
+    if missing:
+        ecg = np.pad(ecg, ((0, 0), (0, missing), (0, 0)))
     batch = {
         "ecg": ecg.reshape(len(rows) * windows, crop, ecg.shape[-1]),
         "source": np.zeros(len(rows) * windows, np.int32),

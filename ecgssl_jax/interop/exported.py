@@ -47,7 +47,7 @@ class ExportedEncoderError(UserError):
 
 
 def is_exported(folder: str | Path) -> bool:
-    """Whether an exported encoder, whole or not, is in the folder."""
+    """Whether an exported encoder is in the folder: its description, written last."""
     return (Path(folder) / DESCRIPTION).exists()
 
 
