@@ -123,10 +123,12 @@ def coverage(
         same = (sample.labels, sample.patients)
         each = intervals.label_intervals(first, *same, names=names)
         scored = [int(name) for name in each]
-        options: dict[str, Any] = dict(draws=draws, seed=number)
-        macro = intervals.macro_interval(first, *same, **options)
-        note("macro", macro, truth[scored].mean())
-        paired = intervals.paired_interval(first, second, *same, **options)
+        one, other = (
+            intervals.resample(scores, *same, draws=draws, seed=number)
+            for scores in (first, second)
+        )
+        note("macro", one.macro(), truth[scored].mean())
+        paired = other.minus(one)
         note("paired", paired, (others - truth)[scored].mean())
         for name, interval in each.items():
             note(_group(interval.patients), interval, truth[int(name)])

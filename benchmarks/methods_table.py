@@ -134,9 +134,10 @@ def run(encoder: str, method: str, seed: int, minutes: float, folders: Folders) 
     train = command(encoder, method, seed, steps, folders.root)
     subprocess.run([*train, f"--workdir={workdir}"], check=True)
     evaluate = [sys.executable, "-m", "ecgssl_jax.evaluate", f"--workdir={workdir}"]
-    evaluate += ["--checkpoint=newest", f"--task={','.join(TASKS)}", "--no-spectrum"]
+    evaluate += ["--checkpoint=newest", f"--config.tasks={','.join(TASKS)}"]
+    evaluate += ["--config.baselines=random encoder", f"--config.seeds={seed}"]
     subprocess.run(evaluate, check=True)
-    write(file, kept(json.loads((workdir / "results.json").read_text())))
+    write(file, kept(json.loads((workdir / "evaluation/results.json").read_text())))
 
 
 def kept(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """The argument of a config file: --config=configs/jepa.py:ptbxl,steps=100,root=DIR.
 
 One item is the name of a variant, out of the file's VARIANTS; all others are
-KEY=VALUE and replace settings. A key with dots is a path, such as optim.warmup. A key
-that the config's first level does not have means one of `config.data`: root, crop.
+KEY=VALUE and replace settings. A key with dots is a path, such as optim.warmup. In an
+experiment's config, a key that the first level does not have means one of
+`config.data`: root, crop.
 """
 
 import ast
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -16,12 +17,30 @@ from ecgssl_jax.experiment import EMBEDDED, Data, Experiment
 from ecgssl_jax.settings import ConfigError, near
 
 
+def experiment_path(key: str) -> str:
+    """Where an experiment's config has this key; raises ConfigError if nowhere."""
+    top = [field.name for field in dataclasses.fields(Experiment)]
+    data = [field.name for field in dataclasses.fields(Data)]
+    first = key.partition(".")[0]
+    if first in top:
+        return key
+    if key in data:
+        return f"data.{key}"
+    raise ConfigError(f"config argument: unknown key {key!r}{near(first, top + data)}")
+
+
 def split_argument(
-    argument: str, variants: Sequence[str] = ()
+    argument: str,
+    variants: Sequence[str] = (),
+    *,
+    path_of: Callable[[str], str] = experiment_path,
 ) -> tuple[str, dict[str, Any]]:
     """-> the variant ('' for none), and the overrides: path -> value.
 
     Values are Python literals, and text where they are not: 1e-3, (1,2), None, 'a'.
+
+    Args:
+      path_of: key -> path, which may raise ConfigError; `str` for the key itself.
 
     Raises:
       ConfigError: an unknown variant, or two, or a key that no config has.
@@ -30,7 +49,7 @@ def split_argument(
     for item in filter(None, map(str.strip, _items(argument))):
         key, equals, value = item.partition("=")
         if equals:
-            overrides[_path(key.strip())] = literal(value.strip())
+            overrides[path_of(key.strip())] = literal(value.strip())
             continue
         if item not in variants:
             known = near(item, variants) if variants else "; it has none"
@@ -108,17 +127,6 @@ def choose_data(
     if "data.mixture" in overrides:
         config.data.folds = None  # Each of its sets has folds of its own.
     return override(config, overrides)
-
-
-def _path(key: str) -> str:
-    top = [field.name for field in dataclasses.fields(Experiment)]
-    data = [field.name for field in dataclasses.fields(Data)]
-    first = key.partition(".")[0]
-    if first in top:
-        return key
-    if key in data:
-        return f"data.{key}"
-    raise ConfigError(f"config argument: unknown key {key!r}{near(first, top + data)}")
 
 
 def literal(text: str) -> Any:

@@ -43,13 +43,21 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     return rest, overrides
 
 
-def load(spec: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def load(spec: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The config of 'FILE' or 'FILE:ARGUMENT' as nested dictionaries.
+
+    Without a file it is what the overrides say.
 
     Raises:
       ConfigError: no such file, nothing in it that makes a config, an argument that
         the file rejects or misses, or an override of what has no settings.
     """
+    config = ConfigDict() if spec is None else _made(spec)
+    return _plain(override(config, dict(overrides)).to_dict())
+
+
+def _made(spec: str) -> ConfigDict:
+    """What the file's function returns."""
     name, _, argument = spec.partition(":")
     path = Path(name)
     module_spec = importlib.util.spec_from_file_location("config", path)
@@ -77,7 +85,7 @@ def load(spec: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
         )
     if not isinstance(config, ConfigDict):
         config = ConfigDict(config)
-    return _plain(override(config, dict(overrides)).to_dict())
+    return config
 
 
 def _plain(value: Any) -> Any:

@@ -1,89 +1,70 @@
-"""What a pre-training is worth: a probe on a random and on the trained encoder.
+"""What a pre-training is worth: probes on its frozen features, beside baselines'.
 
     python -m ecgssl_jax.evaluate --workdir=runs/jepa
-    python -m ecgssl_jax.evaluate --workdir=runs/jepa-ptbxl --seeds=0,1,2
-    python -m ecgssl_jax.evaluate --workdir=runs/mine --data=ptbxl --task=all
+    python -m ecgssl_jax.evaluate --workdir=runs/jepa-ptbxl --config=configs/evaluate.py
+    python -m ecgssl_jax.evaluate --workdir=runs/mine --config.data=ptbxl --config.tasks=all
 
-Without further flags, the labelled set and the folds are those of the run's online
-probe. Prints a table, and writes results.md and results.json into the workdir; of
-another set or protocol, results-SET.md or results-attention.md.
+Without --config, a linear probe on all labels of the set and the folds of the run's
+online probe. Settings are replaced by --config.KEY=VALUE; their names are the fields of
+`ecgssl_jax.evaluation.settings.Evaluation`. Prints tables, and writes them into the
+workdir's folder `evaluation` (`evaluation-SET` of another set) as results.md, .csv and
+.json. With --test the figures are those of the test folds.
 """
 
 import argparse
 import dataclasses
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from ecgssl_jax import assembly, reporting, runs
+from ecgssl_jax import assembly, config_files, reporting, runs
 from ecgssl_jax.checkpoint import silence_echoes
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.errors import exit_with_message
-from ecgssl_jax.evaluation import comparison, report, retrieval
-from ecgssl_jax.evaluation.contenders import make_contenders, score
+from ecgssl_jax.evaluation import labels, questions, report, retrieval
+from ecgssl_jax.evaluation.contenders import make_contenders
 from ecgssl_jax.evaluation.online import ProbeSettings, selecting_probe
 from ecgssl_jax.evaluation.provenance import provenance_of
+from ecgssl_jax.evaluation.questions import Question
+from ecgssl_jax.evaluation.scoring import Answer, answers
+from ecgssl_jax.evaluation.settings import Evaluation, parse
+from ecgssl_jax.evaluation.split import Split, final_split, validation_split
+from ecgssl_jax.evaluation.summary import Cell, Key, Row, summarise
 from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.memory import keep_freed_memory
-from ecgssl_jax.number_list import numbers
 from ecgssl_jax.output_folder import check_writable
 from ecgssl_jax.settings import ConfigError
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The command line, without --config.KEY."""
     parser = argparse.ArgumentParser(
         prog="python -m ecgssl_jax.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--workdir", required=True, help="folder of the run")
+    add("--workdir", required=True, type=Path, help="folder of the run")
     add(
         "--checkpoint",
         choices=("best", "newest"),
         default="best",
         help="of the run's checkpoints; default best, by its online probe",
     )
-    add("--data", help="name of a labelled prepared set; default: the run's probe's")
-    add("--root", help="folder of the prepared sets; default: the run's data.root")
+    add("--config", help="configs/evaluate.py, or FILE:ARGUMENT")
     add(
-        "--task",
-        type=_names,
-        help="tasks, separated by commas: labels, or PTB-XL's all, diagnostic, "
-        "subdiagnostic, superdiagnostic, form, rhythm, single_superdiagnostic; "
-        "default: superdiagnostic,all for PTB-XL, else labels",
+        "--test",
+        action="store_true",
+        help="read the test folds, once everything has been selected",
     )
-    add(
-        "--train-folds",
-        type=numbers,
-        help="such as 1-8; the last one selects the probe's settings",
-    )
-    add("--valid-folds", type=numbers, help="such as 9")
-    add(
-        "--protocol",
-        choices=("linear", "attention"),
-        default="linear",
-        help="a linear probe on the mean of the tokens, or one query that attends "
-        "over them (minutes a task)",
-    )
-    add(
-        "--seeds",
-        type=numbers,
-        help="of the random encoders; default: the run's. With --protocol=attention, "
-        "the first is the probe's too",
-    )
-    add("--no-spectrum", action="store_true", help="leave out the row without encoder")
-    add("--output", help="folder of results.md and results.json; default: --workdir")
+    add("--output", type=Path, help="folder of the results; default: in the workdir")
     return parser
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, map(str.strip, text.split(","))))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -91,12 +72,15 @@ def main(argv: list[str] | None = None) -> None:
     silence_echoes()
     # Orbax reports every file that it reads.
     logging.set_verbosity(logging.ERROR)
-    args = make_parser().parse_args(argv)
     with exit_with_message("evaluate"):
-        evaluate(args)
+        rest, overrides = config_files.split_overrides(
+            sys.argv[1:] if argv is None else argv
+        )
+        args = make_parser().parse_args(rest)
+        evaluate(args, parse(config_files.load(args.config, overrides)))
 
 
-def evaluate(args: argparse.Namespace) -> dict[str, Any]:
+def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
     """Runs the comparison that the command line asks for -> what results.json holds.
 
     Raises:
@@ -107,128 +91,175 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
       ConfigError: settings, labels or folds that do not fit.
     """
     check_writable(args.output or args.workdir)
-    attends = args.protocol == "attention"
-    encoder = runs.load_encoder(
-        args.workdir, args.checkpoint, tokens=np.float16 if attends else None
-    )
+    tokens = np.float16 if "attention" in settings.protocols else None
+    encoder = runs.load_encoder(args.workdir, args.checkpoint, tokens=tokens)
     experiment = encoder.run.experiment
-    name, defaults = _choose_set(args, experiment)
-    root = args.root or experiment.data.root
-    prepared = assembly.open_set(dataclasses.replace(experiment.data, root=root), name)
+    prepared, split = _open(settings, experiment, args.test)
     encoder.check(prepared)
-    tasks = args.task or default_tasks(prepared)
+    tasks = _tasks(settings, prepared)
     if not tasks and encoder.method.text is None:
         raise ConfigError(
-            f"{prepared.name} has no labels to probe; name a labelled prepared set with "
-            "--data"
+            f"{prepared.name} has no labels to probe; name a labelled prepared set "
+            "with --config.data"
         )
-    folds = comparison.Folds(
-        train=args.train_folds or defaults.train_folds,
-        valid=args.valid_folds or defaults.valid_folds,
-    )
     if not tasks and (prepared.index["fold"] == -1).all():
         # Retrieval alone, which needs no probe: on the set as a whole.
-        folds = dataclasses.replace(folds, valid=(-1,))
-    questions = [comparison.question(prepared, task, folds) for task in tasks]
-    seeds = args.seeds or (experiment.seed,)
-    spectrum = not (args.no_spectrum or attends)
-    rows = []
-    if questions:
-        rows = [
-            score(each, questions, folds, protocol=args.protocol, seed=seeds[0])
-            for each in make_contenders(
-                encoder, prepared, seeds=seeds, spectrum=spectrum
-            )
-        ]
+        split = dataclasses.replace(split, report=(-1,))
+    asked = [questions.question(prepared, task, split) for task in tasks]
+    cells = {}
+    if asked:
+        cells = _compare(args, settings, encoder, prepared, asked, split)
     notes = report.notes(
-        folds,
-        protocol=args.protocol,
-        sizes={each.name: each.sizes(folds) for each in questions},
+        cells,
+        split,
+        sizes={each.name: int(each.part(split.report).sum()) for each in asked},
+        level=settings.level,
         provenance=provenance_of(encoder.run, encoder.method, prepared),
-        left_out={
-            task: scores[0].macro.left_out
-            for row in rows[:1]
-            for task, scores in row.scores.items()
-        },
     )
-    found = retrieval.retrieve_reports(encoder, prepared, folds.valid)
-    return _publish(args, encoder.run, name, folds, rows, notes, found)
+    found = retrieval.retrieve_reports(encoder, prepared, split.report)
+    return _publish(args, settings, encoder.run, prepared, split, cells, notes, found)
 
 
-def _choose_set(
-    args: argparse.Namespace, experiment: Experiment
-) -> tuple[str, ProbeSettings]:
+def _open(
+    settings: Evaluation, experiment: Experiment, test: bool
+) -> tuple[PreparedSet, Split]:
+    """The labelled set, and what its folds are for."""
+    name, defaults = _default_set(experiment)
+    if settings.data not in (None, name):
+        name, defaults = settings.data, ProbeSettings()
+    train = settings.train_folds or defaults.train_folds
+    valid = settings.valid_folds or defaults.valid_folds
+    split = validation_split(train, valid)
+    if test:
+        split = final_split(train, valid, settings.test_folds)
+    data = experiment.data
+    data = dataclasses.replace(data, root=settings.root or data.root)
+    return assembly.open_set(data, name), split
+
+
+def _default_set(experiment: Experiment) -> tuple[str, ProbeSettings]:
     """-> the set's name, and the probe whose folds it is evaluated on by default."""
     probe = selecting_probe(experiment)
     if probe is None:
-        return args.data or experiment.data.components[0].name, ProbeSettings()
+        return experiment.data.components[0].name, ProbeSettings()
     _, settings = probe
-    if args.data in (None, settings.data):
-        return settings.data, settings
-    return args.data, ProbeSettings()
+    return settings.data, settings
+
+
+def _tasks(settings: Evaluation, prepared: PreparedSet) -> tuple[str, ...]:
+    if not settings.tasks:
+        return labels.main_tasks(prepared)
+    found: list[str] = []
+    for task in settings.tasks:
+        found += labels.every_task(prepared) if task == "every" else (task,)
+    return tuple(dict.fromkeys(found))
+
+
+def _compare(
+    args: argparse.Namespace,
+    settings: Evaluation,
+    encoder: runs.FrozenEncoder,
+    prepared: PreparedSet,
+    asked: Sequence[Question],
+    split: Split,
+) -> dict[Key, Cell]:
+    """Answers of all contenders, with their intervals."""
+    seeds = settings.seeds or (encoder.run.experiment.seed,)
+    # Whatever the folds and tasks: so the features are the same for all of them.
+    rows = np.flatnonzero(prepared.index["labels_valid"].any(axis=1))
+    placed = [each.within(rows) for each in asked]
+    contenders = make_contenders(
+        encoder,
+        prepared,
+        rows,
+        baselines=settings.baselines,
+        seeds=seeds,
+        cache=args.workdir / "features" if settings.cache else None,
+    )
+    found = []
+    for contender in contenders:
+        row = []
+        for seed in contender.seeds or (None,):
+            features = contender.features(seed)
+            _check_finite(features["pooled"], prepared.index["record_id"][rows])
+            own = seeds if seed is None else (seed,)
+            try:
+                for each in answers(features, placed, split, settings, own):
+                    print(f"  {_described(each)}", flush=True)
+                    row.append((seed, each))
+            except ValueError as error:
+                raise ConfigError(f"{contender.name}: {error}") from error
+        found.append(Row(encoder=contender.name, answers=row))
+    return summarise(found, asked, split, settings)
+
+
+def _check_finite(pooled: np.ndarray, record_id: np.ndarray) -> None:
+    wrong = np.flatnonzero(~np.isfinite(pooled).all(axis=1))
+    if len(wrong):
+        raise ConfigError(
+            f"the features of {len(wrong)} of {len(pooled)} records are not finite, the "
+            f"first those of {record_id[wrong[0]]}; the checkpoint has diverged, or "
+            "these records are not what it was trained on"
+        )
+
+
+def _described(answer: Answer) -> str:
+    where = f"{answer.task}, {answer.protocol}, {answer.budget}"
+    if answer.seed is not None:
+        where += f", seed {answer.seed}"
+    return f"{where}: {answer.scores['auroc'].value:.4f}"
 
 
 def _publish(
     args: argparse.Namespace,
+    settings: Evaluation,
     run: runs.Run,
-    data: str,
-    folds: comparison.Folds,
-    rows: Sequence[report.Row],
+    prepared: PreparedSet,
+    split: Split,
+    cells: Mapping[Key, Cell],
     notes: Sequence[str],
     found: dict[str, retrieval.Retrieval],
 ) -> dict[str, Any]:
-    """Prints and writes the table and the document, and returns the document."""
+    """Prints and writes the tables and the document, and returns the document."""
     training = runs.training_summary(args.workdir)
     document = {
         "workdir": str(args.workdir),
         "checkpoint": str(run.checkpoint),
         "step": run.step,
-        "data": data,
-        "folds": dataclasses.asdict(folds),
-        "protocol": args.protocol,
+        "data": prepared.name,
+        "folds": dataclasses.asdict(split),
+        "test_folds_were_read": args.test,
+        "settings": dataclasses.asdict(settings),
         "training": training,
         "notes": list(notes),
-        "results": report.as_json(rows),
+        "summary": report.summary_as_json(cells),
+        "results": report.as_json(cells),
         "retrieval": {key: dataclasses.asdict(value) for key, value in found.items()},
         **reporting.describe_run(),
     }
-    lines = [f"- {note}" for note in notes]
-    tables = []
-    if rows:
-        tables += [report.table(rows, list(rows[0].scores), data), ""]
+    tables = report.tables(cells, prepared.name)
     if found:
-        tables += [retrieval.table(found, data), ""]
-    text = "\n".join([*tables, *lines])
-    folder = Path(args.output or args.workdir)
-    written = report.write(folder, _file_name(args, run), text, document)
+        tables.append(retrieval.table(found, prepared.name))
+    lines = "\n".join(f"- {note}" for note in notes)
+    text = "\n\n".join([*tables, lines])
+    written = report.write(_folder(args, run, prepared), text, document, cells)
     print(f"\n{text}\n")
-    for line in _places(Path(args.workdir), run, training, written):
+    for line in _places(args.workdir, run, training, written):
         print(line)
     return document
 
 
-def _file_name(args: argparse.Namespace, run: runs.Run) -> str:
-    """'results', and of another set or protocol than by default also which."""
-    parts = ["results"]
-    default, _ = _choose_set(argparse.Namespace(data=None), run.experiment)
-    if args.data not in (None, default):
-        parts.append(re.sub(r"[^A-Za-z0-9_.=-]+", "-", args.data))
-    if args.protocol != "linear":
-        parts.append(args.protocol)
-    return "-".join(parts)
-
-
-def default_tasks(prepared: PreparedSet) -> tuple[str, ...]:
-    """Superclasses and all statements where the set is PTB-XL, else its labels.
-
-    Empty where there are none.
-    """
-    if not prepared.labels:
-        return ()
-    rows = prepared.label_table.values()
-    if any("diagnostic_class" in row for row in rows):
-        return ("superdiagnostic", "all")
-    return ("labels",)
+def _folder(args: argparse.Namespace, run: runs.Run, prepared: PreparedSet) -> Path:
+    """'evaluation', and of another set than by default, or of test folds, also which."""
+    if args.output:
+        return args.output
+    parts = ["evaluation"]
+    default, _ = _default_set(run.experiment)
+    if prepared.name != default:
+        parts.append(re.sub(r"[^A-Za-z0-9_.=-]+", "-", prepared.name))
+    if args.test:
+        parts.append("test")
+    return args.workdir / "-".join(parts)
 
 
 def _places(

@@ -20,6 +20,7 @@ from ecgssl_jax.data.readers.array import array_source
 from ecgssl_jax.data.readers.manifest import Signals
 from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.writing import Settings, prepare_dataset
+from ecgssl_jax.evaluation import probes
 from ecgssl_jax.leads import LEADS
 
 CONFIG = Path(__file__).parents[1] / "configs" / "jepa.py"
@@ -56,10 +57,13 @@ def workdir(root, tmp_path_factory):
     return workdir
 
 
-def run(workdir, *flags) -> dict:
+# Not the spectrum, and few draws: for tests that look at something else.
+BARE = ["--config.baselines=random encoder", "--config.draws=100"]
+
+
+def run(workdir, *flags, folder="evaluation") -> dict:
     evaluate.main([f"--workdir={workdir}", *flags])
-    name = "results-attention" if "--protocol=attention" in flags else "results"
-    return json.loads((workdir / f"{name}.json").read_text())
+    return json.loads((workdir / folder / "results.json").read_text())
 
 
 def features_by_hand(workdir, prepared) -> np.ndarray:
@@ -72,7 +76,7 @@ def features_by_hand(workdir, prepared) -> np.ndarray:
 
 
 def test_figure_is_that_of_a_probe_made_by_hand(workdir, root):
-    document = run(workdir, "--checkpoint=newest", "--no-spectrum")
+    document = run(workdir, "--checkpoint=newest", *BARE)
     (found,) = (x for x in document["results"] if x["encoder"].startswith("pre-"))
     prepared = open_prepared(root / "synthetic")
     features = features_by_hand(workdir, prepared)
@@ -92,7 +96,7 @@ def test_figure_is_that_of_a_probe_made_by_hand(workdir, root):
         scores = probe.decision_function(features[valid])
         expected[name] = roc_auc_score(of_valid, scores)
     # One pair of 64 records in the other order is 0.016 where a label has one positive.
-    assert found["per_label"] == pytest.approx(expected, abs=0.05)
+    assert found["per_label"]["auroc"] == pytest.approx(expected, abs=0.05)
     assert found["macro_auroc"] == pytest.approx(
         np.mean(list(expected.values())), abs=0.01
     )
@@ -101,17 +105,22 @@ def test_figure_is_that_of_a_probe_made_by_hand(workdir, root):
 def test_table_has_a_row_for_each_encoder_and_says_what_the_folds_were_for(
     workdir, capsys
 ):
-    document = run(workdir, "--seeds=0,1")
+    document = run(workdir, "--config.seeds=0,1")
+    trained = f"pre-trained, step {document['step']}"
     assert {(x["encoder"], x["seed"]) for x in document["results"]} == {
         ("log spectrum", None),
         ("random encoder", 0),
         ("random encoder", 1),
-        (f"pre-trained, step {document['step']}", 0),
+        (trained, None),
     }
-    text = (workdir / "results.md").read_text()
+    assert document["settings"]["seeds"] == [0, 1]
+    (summary,) = (x for x in document["summary"] if x["encoder"] == trained)
+    assert set(summary["against"]) == {"log spectrum", "random encoder"}
+    text = (workdir / "evaluation" / "results.md").read_text()
     assert "| log spectrum " in text and "| random encoder " in text
-    assert "trained on folds 1-8, evaluated on fold 9" in text
-    assert "Fold 8 selected the probe's strength" in text
+    assert "| more than the random encoder " in text
+    assert "fitted to folds 1-7; fold 8 selected their settings" in text
+    assert "fold 9 (labels: " in text
     assert "Fold 9 is the selection fold" in text
     printed = capsys.readouterr().out
     assert text.strip() in printed
@@ -124,40 +133,100 @@ def test_no_tensorflow_is_needed(workdir, tmp_path):
 import sys
 sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
 from ecgssl_jax import evaluate
-evaluate.main(["--workdir={workdir}", "--no-spectrum", "--output={tmp_path}"])
+evaluate.main(["--workdir={workdir}", "--config.draws=100", "--output={tmp_path}"])
 """
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / "results.json").exists()
 
 
 def test_folds_of_the_command_line_are_used(workdir):
-    flags = ["--train-folds=1-3,5", "--valid-folds=6,7", "--no-spectrum"]
+    flags = ["--config.train_folds=1-3,5", "--config.valid_folds=6,7", *BARE]
     document = run(workdir, *flags)
-    assert document["folds"] == {"train": [1, 2, 3, 5], "valid": [6, 7]}
+    assert document["folds"] == {
+        "fit": [1, 2, 3],
+        "select": [5],
+        "report": [6, 7],
+        "refit": True,
+    }
     assert not any("is the selection fold" in note for note in document["notes"])
     assert any("saw the signals of fold 6, 7" in note for note in document["notes"])
+
+
+def test_the_test_folds_are_read_with_their_flag_alone(workdir):
+    assert not run(workdir, *BARE)["test_folds_were_read"]
+    document = run(workdir, "--test", *BARE, folder="evaluation-test")
+    assert document["test_folds_were_read"]
+    assert document["folds"] == {
+        "fit": [1, 2, 3, 4, 5, 6, 7, 8],
+        "select": [9],
+        "report": [10],
+        "refit": False,
+    }
+    assert not any("selection fold" in note for note in document["notes"])
 
 
 def test_a_set_that_was_prepared_again_is_told(workdir, tmp_path):
     other = synthetic_source(300, seed=1)
     prepare_dataset(other, tmp_path / "synthetic", report=lambda _: None)
-    evaluate.main([f"--workdir={workdir}", f"--root={tmp_path}", "--no-spectrum"])
-    notes = json.loads((workdir / "results.json").read_text())["notes"]
-    assert any("this name had other contents" in note for note in notes)
+    document = run(workdir, f"--config.root={tmp_path}", *BARE)
+    assert any("this name had other contents" in x for x in document["notes"])
 
 
-def test_attention_probe_reads_the_tokens(workdir, monkeypatch):
-    shapes = []
-    fit = evaluate.comparison.probes.attention_probe
+def test_features_are_computed_once(workdir, root, capsys, monkeypatch):
+    copy = workdir.parent / "copy"
+    shutil.copytree(workdir, copy)
+    shutil.rmtree(copy / "features", ignore_errors=True)
+    first = run(copy, "--config.draws=100")
+    assert len(list((copy / "features").iterdir())) == 2
+    monkeypatch.setattr(runs, "extract", None)
+    again = run(copy, "--config.draws=100", "--config.budgets=50 %,100 %")
+    whole = [x for x in again["results"] if x["budget"] == "100 %"]
+    assert whole == first["results"]
+    with pytest.raises(TypeError):
+        run(copy, "--config.cache=false")
 
-    def short(tokens, labels, **settings):
-        shapes.append(tokens.shape[1:])
-        return fit(tokens, labels, **settings, steps=4, evaluate_every=2)
 
-    monkeypatch.setattr(evaluate.comparison.probes, "attention_probe", short)
-    document = run(workdir, "--protocol=attention")
-    assert shapes == [(50, 16)] * 2
-    assert {"step"} == set(document["results"][0]["probe"])
+def test_features_that_are_not_finite_are_named_by_their_record(
+    workdir, capsys, monkeypatch
+):
+    pooled = np.zeros((640, 4), np.float32)
+    pooled[7] = np.nan
+    monkeypatch.setattr(runs, "extract", lambda *_, **__: {"pooled": pooled})
+    message = fails(capsys, f"--workdir={workdir}", "--config.cache=false", *BARE)
+    assert "features of 1 of 640 records are not finite, the first those of" in message
+
+
+def test_every_protocol_budget_and_seed_is_answered(workdir):
+    config = CONFIG.with_name("evaluate.py")
+    flags = ["--config.attention.steps=4", "--config.attention.evaluate_every=2"]
+    document = run(
+        workdir,
+        f"--config={config}",
+        "--config.seeds=0,1",
+        "--config.budgets=30 %,100 %",
+        "--config.draws=100",
+        *flags,
+    )
+    found = {
+        (x["protocol"], x["budget"], x["probe_seed"])
+        for x in document["results"]
+        if x["encoder"].startswith("pre-")
+    }
+    assert found == {
+        ("linear", "30 %", 0),
+        ("linear", "30 %", 1),
+        ("linear", "100 %", None),
+        ("attention", "30 %", 0),
+        ("attention", "30 %", 1),
+        ("attention", "100 %", 0),
+        ("attention", "100 %", 1),
+        ("neighbours", "30 %", 0),
+        ("neighbours", "30 %", 1),
+        ("neighbours", "100 %", None),
+    }
+    text = (workdir / "evaluation" / "results.md").read_text()
+    assert text.count("macro AUROC") == 2
+    assert "| attention: more than the random encoder " in text
 
 
 def test_attention_probe_leaves_the_padding_of_short_records_out(
@@ -175,15 +244,15 @@ def test_attention_probe_leaves_the_padding_of_short_records_out(
     prepare_dataset(cut, root / "cut", report=lambda _: None)
     lengths = open_prepared(root / "cut").index["length"]
     seen = []
-    fit = evaluate.comparison.probes.attention_probe
+    fit = probes.attention_probes
 
-    def short(tokens, labels, *, tokens_valid, **settings):
+    def look(tokens, groups, *, tokens_valid, **settings):
         seen.append(tokens_valid)
-        settings |= {"steps": 4, "evaluate_every": 2}
-        return fit(tokens, labels, tokens_valid=tokens_valid, **settings)
+        return fit(tokens, groups, tokens_valid=tokens_valid, **settings)
 
-    monkeypatch.setattr(evaluate.comparison.probes, "attention_probe", short)
-    run(workdir, "--protocol=attention", "--data=cut", "--task=labels")
+    monkeypatch.setattr(probes, "attention_probes", look)
+    flags = ["--config.protocols=attention", "--config.attention.steps=4"]
+    run(workdir, *flags, *BARE, "--config.data=cut", folder="evaluation-cut")
     counts = np.unique(seen[0].sum(axis=1))
     assert (
         counts.tolist() == [900 // 20, 1000 // 20] == np.unique(lengths // 20).tolist()
@@ -225,17 +294,19 @@ def test_damaged_checkpoint_is_named(workdir, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--data=mine"], "no prepared data set in .*mine"),
-        (["--root=nowhere", "--data=mine"], "no prepared data set in nowhere/mine"),
-        (["--task=everything"], "unknown task 'everything'"),
-        (["--task=all"], "only task='labels' works"),
-        (["--train-folds=1-9"], "training and validation folds"),
-        (["--train-folds=3"], "at least two"),
-        (["--valid-folds=11"], "no folds .11."),
-        (["--valid-folds=x"], "'x' is no list of numbers"),
+        (["data=mine"], "no prepared data set in .*mine"),
+        (["root=nowhere", "data=mine"], "no prepared data set in nowhere/mine"),
+        (["tasks=everything"], "unknown task 'everything'"),
+        (["tasks=all"], "tells of 'all'; only 'labels' works"),
+        (["train_folds=1-9"], r"folds \[9\] have two parts"),
+        (["train_folds=3"], "at least two"),
+        (["valid_folds=11"], "no folds .11."),
+        (["valid_folds=x"], "'x' is no list of numbers"),
+        (["task=all"], "unknown key 'task'; did you mean 'tasks'"),
     ],
 )
-def test_flags_that_do_not_fit_are_explained(workdir, capsys, flags, message):
+def test_settings_that_do_not_fit_are_explained(workdir, capsys, flags, message):
+    flags = [f"--config.{flag}" for flag in flags]
     assert re.search(message, fails(capsys, f"--workdir={workdir}", *flags))
 
 
@@ -252,10 +323,10 @@ def test_set_without_labels_or_folds_or_with_other_records_is_named(
     workdir, root, capsys
 ):
     make_array_set(root / "unlabelled", samples=1000, rate=100.0)
-    message = fails(capsys, f"--workdir={workdir}", "--data=unlabelled")
+    message = fails(capsys, f"--workdir={workdir}", "--config.data=unlabelled")
     assert "unlabelled has no labels to probe" in message
     make_array_set(root / "faster", samples=1000, rate=200.0)
-    message = fails(capsys, f"--workdir={workdir}", "--data=faster")
+    message = fails(capsys, f"--workdir={workdir}", "--config.data=faster")
     assert "200 Hz, the encoder was trained at 100 Hz" in message
 
 
@@ -264,7 +335,7 @@ def test_records_shorter_than_the_crop_are_named(workdir, root, capsys):
     prepare_dataset(
         synthetic_source(640), root / "short", settings=short, report=lambda _: None
     )
-    message = fails(capsys, f"--workdir={workdir}", "--data=short")
+    message = fails(capsys, f"--workdir={workdir}", "--config.data=short")
     assert "1000 samples, but the records of short are stored with 500" in message
 
 
@@ -278,8 +349,8 @@ def test_a_run_on_reports_is_scored_by_retrieval_on_the_validation_folds(
     flags = [f"--config.evaluators.probe.{k}={v}" for k, v in folds.items()]
     workdir = f"--workdir={tmp_path / 'run'}"
     main.main([f"--config={config}:{settings}", workdir, *flags])
-    evaluate.main([workdir, "--no-spectrum"])
-    found = json.loads((tmp_path / "run" / "results.json").read_text())["retrieval"]
+    bare_run = functools.partial(run, tmp_path / "run", *BARE)
+    found = bare_run()["retrieval"]
     prepared = open_prepared(tmp_path / "synthetic")
     count = np.isin(prepared.index["fold"], folds["valid_folds"]).sum()
     assert set(found) == {"ECG to report", "report to ECG"}
@@ -291,9 +362,9 @@ def test_a_run_on_reports_is_scored_by_retrieval_on_the_validation_folds(
     # Reports of another set are read with the vocabulary of the checkpoint.
     source = synthetic_source(60, seed=1)
     prepare_dataset(source, tmp_path / "other", report=lambda _: None)
-    folds = ["--train-folds=1-6", "--valid-folds=7-10", f"--output={tmp_path}"]
-    evaluate.main([workdir, "--no-spectrum", "--data=other", *folds])
-    found = json.loads((tmp_path / "results-other.json").read_text())["retrieval"]
+    flags = ["--config.data=other", "--config.train_folds=1-6"]
+    flags += ["--config.valid_folds=7-10"]
+    found = bare_run(*flags, folder="evaluation-other")["retrieval"]
     other = open_prepared(tmp_path / "other")
     count = np.isin(other.index["fold"], (7, 8, 9, 10)).sum()
     assert {each["num_queries"] for each in found.values()} == {count}
@@ -302,11 +373,10 @@ def test_a_run_on_reports_is_scored_by_retrieval_on_the_validation_folds(
     # Without labels and folds there is no table, but still the retrieval.
     bare = without_labels_and_folds(synthetic_source(20, seed=2))
     prepare_dataset(bare, tmp_path / "bare", report=lambda _: None)
-    evaluate.main([workdir, "--data=bare", f"--output={tmp_path}"])
-    document = json.loads((tmp_path / "results-bare.json").read_text())
+    document = bare_run("--config.data=bare", folder="evaluation-bare")
     assert document["results"] == []
     assert {each["num_queries"] for each in document["retrieval"].values()} == {20}
-    text = (tmp_path / "results-bare.md").read_text()
+    text = (tmp_path / "run" / "evaluation-bare" / "results.md").read_text()
     assert "| bare, 20 records " in text and "| random encoder" not in text
 
 

@@ -58,26 +58,25 @@ def draw(
     labels: np.ndarray,
     known: np.ndarray,
     *,
+    population: int,
     seed: int,
 ) -> np.ndarray:
     """The records whose labels may be used.
 
     Args:
-      patients: [N] int, equal for the records of a patient.
+      patients: [N] int, the number of each record's patient.
       labels, known: [N, Y] of a task. Only 'per class' looks at them: classes from rare
         to frequent, patients in the order of the draw that have the class, until there
         are enough of its positive records; all there are of a rarer one.
+      population: above all patients' numbers. All records of a set drawn from the same
+        population have the same order, of which a task's are a part.
 
     Returns:
       [N] bool.
     """
-    distinct, place = np.unique(patients, return_inverse=True)
     # The patients' order is all that is random.
-    rank = np.empty(len(distinct), np.int64)
-    rank[np.random.default_rng(seed).permutation(len(distinct))] = np.arange(
-        len(distinct)
-    )
-    rank = rank[place]
+    order = np.random.default_rng(seed).permutation(population)
+    distinct, rank = np.unique(order[patients], return_inverse=True)
     if budget.share is not None:
         return rank < np.ceil(budget.share * len(distinct))
     positive = known & (labels == 1)

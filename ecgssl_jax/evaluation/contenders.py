@@ -1,20 +1,18 @@
-"""What is compared: the rows of the table, and how each of them is scored."""
+"""What is compared: the trained encoder, and what it must beat."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from ecgssl_jax.data.prepared import PreparedSet
-from ecgssl_jax.evaluation import comparison
-from ecgssl_jax.evaluation.report import Row
+from ecgssl_jax.evaluation.feature_cache import encode_cached
+from ecgssl_jax.evaluation.scoring import Features
+from ecgssl_jax.evaluation.settings import Baseline
 from ecgssl_jax.evaluation.spectrum import log_spectrum
 from ecgssl_jax.runs import FrozenEncoder
-from ecgssl_jax.settings import ConfigError
-
-# Rows of the set -> their features, as `FrozenEncoder.encode` gives them.
-Encode = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,94 +21,62 @@ class Contender:
 
     Attributes:
       name: as the table has it.
-      seeds: of its encoders; empty where there is no randomness.
-      encodes: one for each seed, or the one.
+      seeds: of its encoders; empty where it has but one.
+      features: of the records that are asked for, by one of these seeds.
     """
 
     name: str
     seeds: tuple[int, ...]
-    encodes: tuple[Encode, ...]
+    features: Callable[[int | None], Features]
 
 
 def make_contenders(
     encoder: FrozenEncoder,
     prepared: PreparedSet,
+    rows: np.ndarray,
     *,
+    baselines: Sequence[Baseline],
     seeds: Sequence[int],
-    spectrum: bool,
+    cache: Path | None,
 ) -> list[Contender]:
-    """The log spectrum, if wanted, random encoders of these seeds, the trained one."""
-
-    def random(seed: int) -> Encode:
-        # Made when it is needed: only one at a time is in memory.
-        return lambda rows: encoder.random(seed).encode(prepared, rows)
-
-    run = encoder.run
-    trained = "pre-trained" if encoder.method.labels is None else "trained on labels"
-    found = [
-        Contender(
-            name="random encoder",
-            seeds=tuple(seeds),
-            encodes=tuple(map(random, seeds)),
-        ),
-        Contender(
-            name=f"{trained}, step {run.step}",
-            seeds=(run.experiment.seed,),
-            encodes=(lambda rows: encoder.encode(prepared, rows),),
-        ),
-    ]
-    if not spectrum:
-        return found
-
-    def encode(rows: np.ndarray) -> dict[str, np.ndarray]:
-        return {"pooled": log_spectrum(prepared, rows)}
-
-    return [Contender(name="log spectrum", seeds=(), encodes=(encode,)), *found]
-
-
-def score(
-    contender: Contender,
-    questions: Sequence[comparison.Question],
-    folds: comparison.Folds,
-    *,
-    protocol: comparison.Protocol,
-    seed: int,
-) -> Row:
-    """Answers all questions from one pass over the records for each encoder.
+    """The baselines, the random encoders with these seeds, and the trained encoder last.
 
     Args:
-      seed: of the attention probe.
-
-    Raises:
-      ConfigError: features or labels that cannot be scored.
+      rows: [n] of the set, the records to encode.
+      cache: folder in which features are kept; None to keep none.
     """
-    scores: dict[str, list[comparison.Score]] = {each.name: [] for each in questions}
-    rows = comparison.rows_of(questions)
-    for encode in contender.encodes:
+
+    def encode(one: FrozenEncoder, name: str) -> Features:
         began = time.perf_counter()
-        found = encode(rows)
+        if cache is None:
+            found = one.encode(prepared, rows)
+        else:
+            found = encode_cached(one, prepared, rows, cache)
         seconds = time.perf_counter() - began
-        print(f"{contender.name}: {len(rows)} records encoded in {seconds:.1f} s")
-        features = found["tokens" if protocol == "attention" else "pooled"]
-        tokens_valid = found.get("tokens_valid")
-        for asked in questions:
-            chosen = np.searchsorted(rows, asked.rows)
-            began = time.perf_counter()
-            try:
-                answer = comparison.answer(
-                    asked,
-                    features[chosen],
-                    folds,
-                    protocol=protocol,
-                    tokens_valid=None if tokens_valid is None else tokens_valid[chosen],
-                    seed=seed,
-                )
-            except ValueError as error:
-                raise ConfigError(
-                    f"task {asked.name!r}, {contender.name}: {error}"
-                ) from error
-            seconds = time.perf_counter() - began
-            line = f"  {asked.name} {answer.macro.value:.4f} in {seconds:.1f} s"
-            print(line, flush=True)
-            scores[asked.name].append(answer)
-    return Row(encoder=contender.name, seeds=contender.seeds, scores=scores)
+        print(f"{name}: {len(rows)} records encoded in {seconds:.1f} s", flush=True)
+        return found
+
+    def spectrum(seed: int | None) -> Features:
+        return {"pooled": log_spectrum(prepared, rows)}
+
+    def random(seed: int | None) -> Features:
+        # Made when it is needed: only one at a time is in memory.
+        return encode(encoder.random(seed or 0), f"random encoder, seed {seed}")
+
+    known = {
+        "log spectrum": Contender(name="log spectrum", seeds=(), features=spectrum),
+        "random encoder": Contender(
+            name="random encoder", seeds=tuple(seeds), features=random
+        ),
+    }
+    name = trained_name(encoder)
+    trained = Contender(
+        name=name, seeds=(), features=lambda seed: encode(encoder, name)
+    )
+    return [*(known[each] for each in baselines), trained]
+
+
+def trained_name(encoder: FrozenEncoder) -> str:
+    """'pre-trained, step 4000'."""
+    kind = "pre-trained" if encoder.method.labels is None else "trained on labels"
+    return f"{kind}, step {encoder.run.step}"

@@ -1,7 +1,7 @@
-"""Features of a whole prepared set, computed once for each encoder.
+"""Features of a prepared set's records, computed once for each encoder.
 
 Kept in a folder whose name is a hash of all that they depend on: the parameters bit by
-bit, the set's content, the windows and the precision. Another checkpoint, or the same
+bit, the set's content, the records, the windows and the precision. Another checkpoint, or the same
 set prepared again, finds another folder.
 """
 
@@ -29,15 +29,15 @@ _RECORDS = 1024  # at a time
 
 
 def encode_cached(
-    encoder: FrozenEncoder, prepared: PreparedSet, folder: str | Path
+    encoder: FrozenEncoder, prepared: PreparedSet, rows: np.ndarray, folder: str | Path
 ) -> dict[str, np.ndarray]:
-    """As `encoder.encode(prepared)`, of all records, from the cache where it can be.
+    """As `encoder.encode(prepared, rows)`, from the cache where it can be.
 
     Args:
       folder: of the cache, made where it is missing.
 
     Returns:
-      'pooled' [N, D] float32 and, if the encoder gives tokens, those of
+      'pooled' [n, D] float32 and, if the encoder gives tokens, those of
       `evaluation.features.extract`, mapped from disk: they may exceed the memory.
 
     Raises:
@@ -45,18 +45,20 @@ def encode_cached(
       ConfigError: as `encoder.check`.
     """
     encoder.check(prepared)
-    described = describe(encoder, prepared)
+    described = describe(encoder, prepared, rows)
     text = json.dumps(described, sort_keys=True)
     place = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:32]
     found = _read(place)
     if found is None:
-        _write(place, described, _encode(encoder, prepared), len(prepared))
+        _write(place, described, _encode(encoder, prepared, rows), len(rows))
         found = _read(place)
         assert found is not None
     return found
 
 
-def describe(encoder: FrozenEncoder, prepared: PreparedSet) -> dict[str, Any]:
+def describe(
+    encoder: FrozenEncoder, prepared: PreparedSet, rows: np.ndarray
+) -> dict[str, Any]:
     """All that features depend on."""
     experiment = encoder.run.experiment
     leaves = jax.tree.leaves_with_path(encoder.parameters)
@@ -74,16 +76,16 @@ def describe(encoder: FrozenEncoder, prepared: PreparedSet) -> dict[str, Any]:
         "clip": experiment.data.clip,
         "tokens": None if encoder.tokens is None else np.dtype(encoder.tokens).name,
         "set": prepared.metadata["content_hash"],
+        "rows": hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest(),
     }
 
 
 def _encode(
-    encoder: FrozenEncoder, prepared: PreparedSet
+    encoder: FrozenEncoder, prepared: PreparedSet, rows: np.ndarray
 ) -> Iterator[Mapping[str, np.ndarray]]:
-    """Features of all records, some at a time."""
-    for start in range(0, len(prepared), _RECORDS):
-        rows = np.arange(start, min(start + _RECORDS, len(prepared)))
-        yield encoder.encode(prepared, rows)
+    """Features of the records, some at a time."""
+    for start in range(0, len(rows), _RECORDS):
+        yield encoder.encode(prepared, rows[start : start + _RECORDS])
 
 
 def _read(place: Path) -> dict[str, np.ndarray] | None:

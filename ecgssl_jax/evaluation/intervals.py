@@ -118,7 +118,8 @@ def label_intervals(
     25, 2006, with the variance of these records and patients in place of the model's.
 
     Args:
-      scores, labels, known: [N, Y], as for `metrics.auroc`.
+      scores: [N, Y], or [K, N, Y] of K seeds: then of the mean of their AUROCs.
+      labels, known: [N, Y], as for `metrics.auroc`.
       patients: [N], equal for the records of a patient.
       names: of the Y labels.
 
@@ -127,7 +128,12 @@ def label_intervals(
     """
     if len(names) != np.shape(labels)[1]:
         raise ValueError(f"{len(names)} names for labels {np.shape(labels)}")
-    sample = _sample(scores, labels, patients, known)
+    return _of_labels(_sample(scores, labels, patients, known), names, level)
+
+
+def _of_labels(
+    sample: _Sample, names: Sequence[str], level: float
+) -> dict[str, LabelInterval]:
     if not len(sample.columns):
         return {}
     model = sample.model_variance()
@@ -152,73 +158,88 @@ def label_intervals(
     }
 
 
-def macro_interval(
-    scores,
-    labels,
-    patients,
-    known=None,
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Of the mean AUROC over the labels that can be scored, and over seeds.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Resampled:
+    """AUROCs of one set of scores, on all records and on draws of their patients.
 
-    Percentiles of the means of `draws` draws of patients. A draw without a label has
-    the AUROC of all records for it. Noise is added to each mean where the labels vary
-    less over the draws than they are calibrated to.
+    Attributes:
+      sample: what the records say.
+      drawn: [D, K] AUROCs of D draws; of all records where a draw has lost a label.
+      seed: of the draws.
+    """
+
+    sample: _Sample
+    drawn: np.ndarray
+    seed: int
+
+    def macro(self, level: float = 0.95) -> Interval:
+        """Of the mean over the labels that can be scored, and over seeds.
+
+        Percentiles of the means of the draws. Noise is added to each mean where the
+        labels vary less over the draws than they are calibrated to.
+        """
+        model = self.sample.model_variance()
+        wanted = _calibrated(self.sample.variance, model, self.sample.positives)
+        return _percentiles(self.drawn, wanted, seed=self.seed, level=level)
+
+    def labels(
+        self, names: Sequence[str], level: float = 0.95
+    ) -> dict[str, LabelInterval]:
+        """As `label_intervals`, of these scores."""
+        return _of_labels(self.sample, names, level)
+
+    def minus(self, other: "Resampled", level: float = 0.95) -> Interval:
+        """Of this mean minus that of other scores of the same records and draws.
+
+        What makes a draw hard for one does so for the other, so that the difference
+        varies less than either.
+        """
+        one, two = self.sample, other.sample
+        if self.drawn.shape != other.drawn.shape or self.seed != other.seed:
+            raise ValueError("paired intervals need the same labels, records and draws")
+        variance = ((one.influence - two.influence) ** 2).sum(axis=0)
+        model = one.model_variance() + two.model_variance()
+        # Where two encoders never differ, nothing says that they do.
+        wanted = _calibrated(variance, model, one.positives, perfect=0.0)
+        difference = self.drawn - other.drawn
+        return _percentiles(difference, wanted, seed=self.seed, level=level)
+
+
+def resample(
+    scores, labels, patients, known=None, *, draws: int = 1000, seed: int = 0
+) -> Resampled:
+    """Draws patients, `draws` times, and scores each draw.
 
     Args:
-      scores: [N, Y], or [K, N, Y] of K seeds: then of the mean of their macro AUROCs.
-      labels, patients, known: as for `label_intervals`.
+      scores, labels, patients, known: as for `label_intervals`.
 
     Raises:
       ValueError: as `label_intervals`; also if no label can be scored.
     """
-    sample = _scorable(scores, labels, patients, known)
-    wanted = _calibrated(sample.variance, sample.model_variance(), sample.positives)
+    sample = _sample(scores, labels, patients, known)
+    if not len(sample.columns):
+        raise ValueError("no label has both positive and negative records")
     weights = resampling.patient_draws(patients, draws, seed)
-    drawn = _drawn(sample, scores, labels, known, weights)
-    return _percentiles(drawn, wanted, seed=seed, level=level)
-
-
-def paired_interval(
-    scores,
-    others,
-    labels,
-    patients,
-    known=None,
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Of macro AUROC of `others` minus that of `scores`, on the same records.
-
-    Both have the same patients in every draw: what makes a draw hard for one does so
-    for the other, and the difference varies less than either.
-
-    Args and errors as for `macro_interval`; each of the scores may have seeds of its
-    own.
-    """
-    one, other = (_scorable(s, labels, patients, known) for s in (scores, others))
-    difference = dataclasses.replace(
-        one,
-        auroc=other.auroc - one.auroc,
-        influence=other.influence - one.influence,
-    )
-    model = one.model_variance() + other.model_variance()
-    # Where two encoders never differ, nothing says that they do.
-    wanted = _calibrated(difference.variance, model, one.positives, perfect=0.0)
-    weights = resampling.patient_draws(patients, draws, seed)
-    drawn = [
-        _drawn(each, s, labels, known, weights)
-        for each, s in ((one, scores), (other, others))
+    found = [
+        resampling.resampled(resampling.auroc, each, labels, known, weights=weights)
+        for each in _seeds(scores)
     ]
-    return _percentiles(drawn[1] - drawn[0], wanted, seed=seed, level=level)
+    mean = np.mean(found, axis=0)[:, sample.columns]
+    drawn = np.where(np.isnan(mean), sample.auroc, mean)
+    return Resampled(sample=sample, drawn=drawn, seed=seed)
 
 
 def _sample(scores, labels, patients, known) -> _Sample:
+    """The mean of the seeds' samples."""
+    samples = [_sample_of_one(each, labels, patients, known) for each in _seeds(scores)]
+    return dataclasses.replace(
+        samples[0],
+        auroc=np.mean([each.auroc for each in samples], axis=0),
+        influence=np.mean([each.influence for each in samples], axis=0),
+    )
+
+
+def _sample_of_one(scores, labels, patients, known) -> _Sample:
     scores, labels, known = metrics.checked(scores, labels, known)
     patients = np.asarray(patients)
     if patients.shape != (len(labels),):
@@ -244,19 +265,6 @@ def _sample(scores, labels, patients, known) -> _Sample:
         influence=_by_patient(influence, group),
         positives=counts[0],
         negatives=counts[1],
-    )
-
-
-def _scorable(scores, labels, patients, known) -> _Sample:
-    """The mean of the seeds' samples; raises ValueError if no label can be scored."""
-    samples = [_sample(each, labels, patients, known) for each in _seeds(scores)]
-    first = samples[0]
-    if not len(first.columns):
-        raise ValueError("no label has both positive and negative records")
-    return dataclasses.replace(
-        first,
-        auroc=np.mean([each.auroc for each in samples], axis=0),
-        influence=np.mean([each.influence for each in samples], axis=0),
     )
 
 
@@ -294,16 +302,6 @@ def _boundary(outside, inside, contradicted) -> np.ndarray:
         out = contradicted(middle)
         outside, inside = np.where(out, middle, outside), np.where(out, inside, middle)
     return inside
-
-
-def _drawn(sample: _Sample, scores, labels, known, weights) -> np.ndarray:
-    """AUROCs [D, K] of every draw, means of the seeds."""
-    found = [
-        resampling.resampled(resampling.auroc, each, labels, known, weights=weights)
-        for each in _seeds(scores)
-    ]
-    mean = np.mean(found, axis=0)[:, sample.columns]
-    return np.where(np.isnan(mean), sample.auroc, mean)
 
 
 def _percentiles(drawn, wanted, *, seed: int, level: float) -> Interval:

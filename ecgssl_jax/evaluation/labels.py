@@ -1,4 +1,8 @@
-"""The labels of a prepared set, as a task asks for them."""
+"""The labels of a prepared set, as a task asks for them.
+
+Tasks come in families, modules with `TASKS`, `MAIN_TASKS`, `fits` and `task`, such as
+`evaluation.ptbxl`: another data set's tasks are such a module, and its name below.
+"""
 
 import dataclasses
 
@@ -7,6 +11,10 @@ import numpy as np
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.evaluation import ptbxl
 from ecgssl_jax.settings import ConfigError, near
+
+FAMILIES = (ptbxl,)
+OWN = "labels"  # the task of a set's labels as they are
+KNOWN_TASKS = (OWN, *(task for family in FAMILIES for task in family.TASKS))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,34 +34,57 @@ class Labels:
     known: np.ndarray
 
 
+def main_tasks(prepared: PreparedSet) -> tuple[str, ...]:
+    """The tasks to begin with: of a family's its main ones, else 'labels'.
+
+    Empty where the set has no labels.
+    """
+    return _tasks(prepared, "MAIN_TASKS")
+
+
+def every_task(prepared: PreparedSet) -> tuple[str, ...]:
+    """All tasks of the set's family, else 'labels'; empty where it has no labels."""
+    return _tasks(prepared, "TASKS")
+
+
+def _tasks(prepared: PreparedSet, which: str) -> tuple[str, ...]:
+    if not prepared.labels:
+        return ()
+    for family in FAMILIES:
+        if family.fits(prepared.label_table):
+            return getattr(family, which)
+    return (OWN,)
+
+
 def labels_of(prepared: PreparedSet, task: str) -> Labels:
     """The labels of a task of the set.
 
     Args:
-      task: 'labels' for the set's own, or one of `evaluation.ptbxl.TASKS`.
+      task: 'labels' for the set's own, or one of its family's.
 
     Raises:
       ConfigError: the set has no labels, or no such task.
     """
-    tasks = ("labels", *ptbxl.TASKS)
-    if task not in tasks:
-        raise ConfigError(f"unknown task {task!r}{near(task, tasks)}")
+    if task not in KNOWN_TASKS:
+        raise ConfigError(f"unknown task {task!r}{near(task, KNOWN_TASKS)}")
     labels = prepared.index["labels"]
     if not labels.shape[1]:
         raise ConfigError(
             f"{prepared.name} has no labels; name a labelled prepared set"
         )
-    if task == "labels":
+    if task == OWN:
         known = prepared.index["labels_valid"].astype(bool)
         rows = np.flatnonzero(known.any(axis=1))
         return Labels(
             classes=prepared.labels, rows=rows, labels=labels[rows], known=known[rows]
         )
-    if not prepared.label_table:
+    family = next(each for each in FAMILIES if task in each.TASKS)
+    if not family.fits(prepared.label_table):
         raise ConfigError(
-            f"{prepared.name} has no table of SCP statements; only task='labels' works"
+            f"{prepared.name} has no table of labels that tells of {task!r}; only "
+            f"{', '.join(map(repr, every_task(prepared)))} works"
         )
-    found = ptbxl.task(task, labels, prepared.labels, prepared.label_table)
+    found = family.task(task, labels, prepared.labels, prepared.label_table)
     return Labels(
         classes=found.classes,
         rows=found.rows,

@@ -28,3 +28,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         "| " + " | ".join(f"{x:{w}}" for x, w in zip(line, widths, strict=True)) + " |"
         for line in lines
     )
+
+
+def signed_figure(value: float) -> str:
+    """A difference: +.012, -.003."""
+    sign = "-" if round(value, 3) < 0 else "+"
+    return f"{sign}{figure(abs(value))}"

@@ -10,9 +10,9 @@ import numpy as np
 
 from ecgssl_jax.data.mixture import select_records
 from ecgssl_jax.data.prepared import PreparedSet
-from ecgssl_jax.evaluation import collapse, metrics, probes, ptbxl
+from ecgssl_jax.evaluation import collapse, metrics, probes
 from ecgssl_jax.evaluation.features import extract, make_feature_function, statistics_of
-from ecgssl_jax.evaluation.labels import Labels, labels_of
+from ecgssl_jax.evaluation.labels import KNOWN_TASKS, Labels, labels_of
 from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.methods.base import Method
 from ecgssl_jax.settings import ConfigError, build, near
@@ -130,11 +130,9 @@ def _probe_settings(values: Mapping[str, Any], path: str) -> ProbeSettings:
             f"{path}: folds {both} are in train_folds and in valid_folds; a probe must "
             "not select checkpoints by what it was trained on"
         )
-    tasks = ["labels", *ptbxl.TASKS]
-    if settings.task not in tasks:
-        raise ConfigError(
-            f"{path}.task: unknown task {settings.task!r}{near(settings.task, tasks)}"
-        )
+    if settings.task not in KNOWN_TASKS:
+        hint = near(settings.task, KNOWN_TASKS)
+        raise ConfigError(f"{path}.task: unknown task {settings.task!r}{hint}")
     return settings
 
 

@@ -23,6 +23,7 @@ TASKS = (
     "rhythm",
     "single_superdiagnostic",
 )
+MAIN_TASKS = ("superdiagnostic", "all")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,11 @@ class Task:
     classes: tuple[str, ...]
     labels: np.ndarray
     rows: np.ndarray
+
+
+def fits(label_table: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a set's table of labels is one of SCP statements."""
+    return any("diagnostic_class" in row for row in label_table.values())
 
 
 def task(

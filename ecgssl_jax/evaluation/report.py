@@ -1,90 +1,138 @@
-"""The result of a comparison as a table for people and as JSON for programs."""
+"""The result of an evaluation as tables for people and as files for programs."""
 
+import csv
 import dataclasses
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from ecgssl_jax.evaluation.comparison import Folds, Score
-from ecgssl_jax.evaluation.markdown import markdown_table, mean_figure
+from ecgssl_jax.evaluation.markdown import (
+    figure,
+    markdown_table,
+    mean_figure,
+    signed_figure,
+)
 from ecgssl_jax.evaluation.provenance import Provenance
+from ecgssl_jax.evaluation.scoring import METRICS
+from ecgssl_jax.evaluation.settings import Protocol
+from ecgssl_jax.evaluation.split import Split, shown
+from ecgssl_jax.evaluation.summary import Cell, Key
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """One encoder: its scores by task, one for each seed."""
+def tables(cells: Mapping[Key, Cell], data: str) -> list[str]:
+    """Macro AUROC on the set `data`, a table of Markdown for each budget.
 
-    encoder: str
-    seeds: tuple[int, ...]
-    scores: Mapping[str, Sequence[Score]]
-
-
-def table(rows: Sequence[Row], tasks: Sequence[str], data: str) -> str:
-    """Macro AUROC on the set `data`, encoders by tasks, as a table of Markdown.
-
-    Several seeds are shown as their mean and standard deviation: .812(04).
+    Encoders (and protocols) by tasks: .812(04) [.801, .823] is a mean, the standard
+    deviation of several seeds in its last digit, and the mean's interval. Below each
+    protocol the last encoder's distance from the others.
     """
-    header = [f"{data}, macro AUROC", *tasks]
-    body = [
-        [
-            row.encoder,
-            *(mean_figure([s.macro.value for s in row.scores[t]]) for t in tasks),
-        ]
-        for row in rows
-    ]
-    return markdown_table(header, body)
+    budgets = list(dict.fromkeys(key.budget for key in cells))
+    found = []
+    for budget in budgets:
+        part = {key: cell for key, cell in cells.items() if key.budget == budget}
+        title = f"{data}, macro AUROC"
+        if len(budgets) > 1:
+            title += f", {budget} of the labels" if "%" in budget else f", {budget}"
+        found.append(_table(part, title))
+    return found
+
+
+def _table(cells: Mapping[Key, Cell], title: str) -> str:
+    tasks = list(dict.fromkeys(key.task for key in cells))
+    protocols = _protocols(cells)
+    body = []
+    for protocol in protocols:
+        prefix = f"{protocol}: " if len(protocols) > 1 else ""
+        part = {key: cell for key, cell in cells.items() if key.protocol == protocol}
+        rows: dict[str, dict[str, str]] = {}
+        for key, cell in part.items():
+            shown_cell = f"{mean_figure(cell.macro)} {_interval(cell.interval)}"
+            rows.setdefault(key.encoder, {})[key.task] = shown_cell
+        for key, cell in part.items():
+            for name, interval in cell.against.items():
+                difference = cell.mean() - cells[key._replace(encoder=name)].mean()
+                text = (
+                    f"{signed_figure(difference)} {_interval(interval, signed_figure)}"
+                )
+                rows.setdefault(f"more than the {name}", {})[key.task] = text
+        for name, row in rows.items():
+            body.append([prefix + name, *(row.get(task, "") for task in tasks)])
+    return markdown_table([title, *tasks], body)
+
+
+def _protocols(cells: Mapping[Key, Cell]) -> list[str]:
+    """Those of the cells, in the order of their definition."""
+    found = {key.protocol for key in cells}
+    return [name for name in get_args(Protocol) if name in found]
+
+
+def _interval(interval, shape=figure) -> str:
+    return f"[{shape(interval.low)}, {shape(interval.high)}]"
 
 
 def notes(
-    folds: Folds,
+    cells: Mapping[Key, Cell],
+    split: Split,
     *,
-    protocol: str,
-    sizes: Mapping[str, tuple[int, int]],
+    sizes: Mapping[str, int],
+    level: float,
     provenance: Provenance,
-    left_out: Mapping[str, Mapping[str, str]],
 ) -> list[str]:
-    """What a reader must know to judge the table.
+    """What a reader must know to judge the tables.
 
     Args:
-      sizes: task -> records trained and evaluated on.
+      sizes: task -> records that the figures are of.
       provenance: what the pre-training knew of this set.
-      left_out: task -> label -> why it is not in the mean.
     """
-    lines = _probe_notes(folds, protocol, sizes) if sizes else []
-    lines += _provenance_notes(folds, provenance)
-    for task, reasons in left_out.items():
-        if reasons:
+    lines = _probe_notes(cells, split, sizes, level) if cells else []
+    lines += _provenance_notes(split, provenance)
+    scores = {key.task: cell.answers[0].scores["auroc"] for key, cell in cells.items()}
+    for task, score in scores.items():
+        if score.left_out:
             lines.append(
-                f"{task}: the mean leaves out {len(reasons)} labels without a positive "
-                f"or a negative record: {', '.join(reasons)}."
+                f"{task}: the mean leaves out {len(score.left_out)} labels without a "
+                f"positive or a negative record: {', '.join(score.left_out)}."
             )
     return lines
 
 
 def _probe_notes(
-    folds: Folds, protocol: str, sizes: Mapping[str, tuple[int, int]]
+    cells: Mapping[Key, Cell], split: Split, sizes: Mapping[str, int], level: float
 ) -> list[str]:
-    """What the probe was trained, selected and evaluated on."""
-    counts = "; ".join(f"{t}: {a} and {b} records" for t, (a, b) in sizes.items())
-    used = (
-        f"{protocol} probe on frozen features: trained on folds {_shown(folds.train)}, "
-        f"evaluated on fold {_shown(folds.valid)} ({counts})."
+    """What the probes were fitted to, selected and evaluated on."""
+    protocols = _protocols(cells)
+    counts = "; ".join(f"{task}: {count} records" for task, count in sizes.items())
+    fitted = (
+        f"Probes on frozen features ({', '.join(protocols)}), fitted to folds "
+        f"{shown(split.fit)}; fold {shown(split.select)} selected their settings; the "
+        f"figures are those of fold {shown(split.report)} ({counts})."
     )
-    if protocol == "linear":
-        selected = (
-            f"Fold {folds.selection} selected the probe's strength; the probe was then "
-            "fitted to all training folds."
+    lines = [fitted]
+    if split.refit:
+        again = [name for name in protocols if name != "attention"]
+        if again:
+            lines.append(
+                f"Once selected, {' and '.join(again)} probes were fitted to fold "
+                f"{shown(split.select)} as well."
+            )
+    if len({key.budget for key in cells}) > 1 or "100 %" not in {
+        key.budget for key in cells
+    }:
+        lines.append(
+            "Fewer labels: those of so many patients, drawn anew for each seed. The "
+            "selecting fold had all of its labels."
         )
-    else:
-        selected = (
-            f"Fold {folds.selection} selected the probe's step, and was not trained on."
-        )
-    return [used, selected]
+    lines.append(
+        f"In brackets {100 * level:g} % intervals over patients: what other patients "
+        "would have given, not other seeds of the pre-training."
+    )
+    return lines
 
 
-def _provenance_notes(folds: Folds, provenance: Provenance) -> list[str]:
-    """Whether the pre-training knew the validation folds, and what follows."""
+def _provenance_notes(split: Split, provenance: Provenance) -> list[str]:
+    """Whether the pre-training knew the reported folds, and what follows."""
     lines = []
     if provenance.changed:
         lines.append(
@@ -92,18 +140,18 @@ def _provenance_notes(folds: Folds, provenance: Provenance) -> list[str]:
             "again?): which of these records it saw, or selected the checkpoint on, is "
             "unknown. These may be no test figures."
         )
-    shared = sorted(set(provenance.selected_on) & set(folds.valid))
+    shared = sorted(set(provenance.selected_on) & set(split.report))
     if shared:
         lines.append(
-            f"Fold {_shown(shared)} is the selection fold: the checkpoint with the best "
+            f"Fold {shown(shared)} is the selection fold: the checkpoint with the best "
             "online probe was chosen there. These are not test figures."
         )
-    shared = sorted(set(provenance.trained_on) & set(folds.valid))
+    shared = sorted(set(provenance.trained_on) & set(split.report))
     if not shared:
         return lines
     *others, last = provenance.learnt_from
     learnt_from = f"{', '.join(others)} and {last}" if others else last
-    text = f"The pre-training saw the {learnt_from} of fold {_shown(shared)}"
+    text = f"The pre-training saw the {learnt_from} of fold {shown(shared)}"
     if "labels" not in provenance.learnt_from:
         text += ", without labels"
     invalid = {
@@ -119,38 +167,94 @@ def _provenance_notes(folds: Folds, provenance: Provenance) -> list[str]:
     return [*lines, f"{text}; {keeps_out}."]
 
 
-def _shown(folds: Sequence[int]) -> str:
-    ordered = sorted(folds)
-    if len(ordered) > 2 and ordered == list(range(ordered[0], ordered[-1] + 1)):
-        return f"{ordered[0]}-{ordered[-1]}"
-    return ", ".join("-1 (none)" if fold == -1 else str(fold) for fold in ordered)
-
-
-def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One object for each encoder, seed and task."""
+def as_json(cells: Mapping[Key, Cell]) -> list[dict[str, Any]]:
+    """One object for each encoder, seed, protocol, budget and task."""
     return [
         {
-            "encoder": row.encoder,
-            "seed": seed,
-            "task": task,
-            "macro_auroc": score.macro.value,
-            "per_label": dict(score.macro.per_label),
-            "left_out": dict(score.macro.left_out),
-            "probe": dict(score.settings),
-            "selection": dict(score.selection),
+            "encoder": key.encoder,
+            "seed": encoder_seed,
+            "protocol": key.protocol,
+            "budget": key.budget,
+            "probe_seed": probe_seed,
+            "task": key.task,
+            **{f"macro_{name}": score.value for name, score in answer.scores.items()},
+            "per_label": {
+                name: dict(score.per_label) for name, score in answer.scores.items()
+            },
+            "left_out": dict(answer.scores["auroc"].left_out),
+            "probe": dict(answer.settings),
+            "selection": dict(answer.selection),
+            "records": answer.records,
         }
-        for row in rows
-        for task, scores in row.scores.items()
-        for seed, score in zip(row.seeds or (None,), scores, strict=True)
+        for key, cell in cells.items()
+        for (encoder_seed, probe_seed), answer in zip(
+            cell.seeds, cell.answers, strict=True
+        )
     ]
 
 
+def summary_as_json(cells: Mapping[Key, Cell]) -> list[dict[str, Any]]:
+    """One object for each cell of the tables."""
+    return [
+        {
+            **key._asdict(),
+            "seeds": len(cell.answers),
+            **{f"macro_{name}": cell.mean(name) for name in METRICS},
+            "interval": dataclasses.asdict(cell.interval),
+            "labels": {
+                name: dataclasses.asdict(each) for name, each in cell.labels.items()
+            },
+            "against": {
+                name: dataclasses.asdict(each) for name, each in cell.against.items()
+            },
+        }
+        for key, cell in cells.items()
+    ]
+
+
+def as_csv(cells: Mapping[Key, Cell]) -> str:
+    """A line for each cell and label, and for their mean, whose label is empty."""
+    text = io.StringIO()
+    columns = [*Key._fields, "label", "seeds", *METRICS, "low", "high", "trusted"]
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    for key, cell in cells.items():
+        writer.writerows(_lines(key, cell))
+    return text.getvalue()
+
+
+def _lines(key: Key, cell: Cell) -> Iterator[dict[str, Any]]:
+    shared = {**key._asdict(), "seeds": len(cell.answers)}
+    yield {
+        **shared,
+        "label": "",
+        **{name: cell.mean(name) for name in METRICS},
+        "low": cell.interval.low,
+        "high": cell.interval.high,
+        "trusted": True,
+    }
+    per_label = {name: cell.per_label(name) for name in METRICS}
+    for label, interval in cell.labels.items():
+        yield {
+            **shared,
+            "label": label,
+            **{name: values[label] for name, values in per_label.items()},
+            "low": interval.low,
+            "high": interval.high,
+            "trusted": interval.trusted,
+        }
+
+
 def write(
-    folder: Path, name: str, text: str, document: Mapping[str, Any]
+    folder: Path, text: str, document: Mapping[str, Any], cells: Mapping[Key, Cell]
 ) -> list[Path]:
-    """Writes NAME.md and NAME.json, and returns their paths."""
+    """Writes results.md, results.json and results.csv; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    markdown, data = folder / f"{name}.md", folder / f"{name}.json"
-    markdown.write_text(text + "\n", encoding="utf-8")
-    data.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return [markdown, data]
+    contents = {
+        "results.md": text + "\n",
+        "results.json": json.dumps(document, indent=1) + "\n",
+        "results.csv": as_csv(cells),
+    }
+    for name, content in contents.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return [folder / name for name in contents]

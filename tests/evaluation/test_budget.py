@@ -39,7 +39,7 @@ def test_shares_are_of_patients_with_all_their_records_and_nested():
     patients, labels, known = records()
     distinct = len(set(patients.tolist()))
     chosen = [
-        draw(Budget(share=share), patients, labels, known, seed=3)
+        draw(Budget(share=share), patients, labels, known, population=400, seed=3)
         for share in (0.01, 0.1, 1)
     ]
     for share, rows in zip((0.01, 0.1, 1), chosen, strict=True):
@@ -52,9 +52,9 @@ def test_shares_are_of_patients_with_all_their_records_and_nested():
 def test_shares_do_not_look_at_labels_and_follow_the_seed():
     patients, labels, known = records()
     budget = Budget(share=0.1)
-    first = draw(budget, patients, labels, known, seed=0)
-    again = draw(budget, patients, 1 - labels, ~known, seed=0)
-    other = draw(budget, patients, labels, known, seed=1)
+    first = draw(budget, patients, labels, known, population=400, seed=0)
+    again = draw(budget, patients, 1 - labels, ~known, population=400, seed=0)
+    other = draw(budget, patients, labels, known, population=400, seed=1)
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
@@ -62,7 +62,7 @@ def test_shares_do_not_look_at_labels_and_follow_the_seed():
 def test_each_class_has_its_positives_or_all_there_are():
     patients, labels, known = records()
     known[:500, 1] = False
-    chosen = draw(Budget(per_class=10), patients, labels, known, seed=0)
+    chosen = draw(Budget(per_class=10), patients, labels, known, population=400, seed=0)
     assert not set(patients[chosen]) & set(patients[~chosen])
     counts = (known & (labels == 1))[chosen].sum(axis=0)
     there = (known & (labels == 1)).sum(axis=0)
@@ -70,3 +70,24 @@ def test_each_class_has_its_positives_or_all_there_are():
     assert (counts[:2] >= 10).all()
     # Hardly more than needed: a patient brings a few records.
     assert counts[1] <= 14 and chosen.sum() < 60
+
+
+def test_a_part_of_the_records_is_drawn_in_the_order_of_all():
+    patients, labels, known = records()
+    part = np.arange(1000) % 3 > 0
+    chosen = [
+        draw(
+            Budget(share=0.1),
+            patients[rows],
+            labels[rows],
+            known[rows],
+            population=400,
+            seed=0,
+        )
+        for rows in (np.ones(1000, bool), part)
+    ]
+    everyone, some = set(patients[chosen[0]]), set(patients[part][chosen[1]])
+    # The part has fewer patients, and so a shorter tenth; who is left out of it makes
+    # place for the next.
+    here = set(patients[part])
+    assert len(some - everyone) <= len(everyone - here)

@@ -21,6 +21,9 @@ CONFIG = {
 }
 
 
+ALL = np.arange(20)
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """20 records at 100 Hz, of 1000 samples."""
@@ -52,9 +55,9 @@ def test_the_cache_gives_what_the_encoder_gave(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(feature_cache, "_RECORDS", 8)
     encoder = make_encoder()
     expected = encoder.encode(prepared)
-    first = feature_cache.encode_cached(encoder, prepared, tmp_path / "cache")
+    first = feature_cache.encode_cached(encoder, prepared, ALL, tmp_path / "cache")
     never = dataclasses.replace(encoder, function=None)
-    again = feature_cache.encode_cached(never, prepared, tmp_path / "cache")
+    again = feature_cache.encode_cached(never, prepared, ALL, tmp_path / "cache")
     assert first.keys() == again.keys() == expected.keys() == {"pooled", "tokens"}
     for name, value in expected.items():
         np.testing.assert_allclose(first[name], value, atol=1e-3)
@@ -76,18 +79,20 @@ def test_whatever_changes_features_has_a_folder_of_its_own(prepared, tmp_path):
         (make_encoder(tokens=None), prepared),
         (make_encoder(clip=2.0), prepared),
         (encoder, other_set),
+        (encoder, prepared, ALL[::-1]),
     ]
     for number, pair in enumerate(pairs, 1):
-        feature_cache.encode_cached(*pair, tmp_path)
+        encoder, found, rows = (*pair, ALL)[:3]
+        feature_cache.encode_cached(encoder, found, rows, tmp_path)
         assert len(folders(tmp_path)) == number
-    feature_cache.encode_cached(make_encoder(), prepared, tmp_path)
+    feature_cache.encode_cached(make_encoder(), prepared, ALL, tmp_path)
     assert len(folders(tmp_path)) == len(pairs)
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "description"])
 def test_a_damaged_folder_is_written_again(prepared, tmp_path, damage):
     encoder = make_encoder(tokens=None)
-    expected = feature_cache.encode_cached(encoder, prepared, tmp_path)["pooled"]
+    expected = feature_cache.encode_cached(encoder, prepared, ALL, tmp_path)["pooled"]
     expected = np.array(expected)
     (place,) = tmp_path.iterdir()
     if damage == "missing":
@@ -97,7 +102,7 @@ def test_a_damaged_folder_is_written_again(prepared, tmp_path, damage):
         (place / "pooled.npy").write_bytes(data[:-40])
     else:
         (place / "features.json").write_text("{")
-    found = feature_cache.encode_cached(encoder, prepared, tmp_path)
+    found = feature_cache.encode_cached(encoder, prepared, ALL, tmp_path)
     np.testing.assert_array_equal(found["pooled"], expected)
     assert folders(tmp_path) == [place.name]
 
@@ -108,5 +113,5 @@ def test_nothing_is_left_of_what_failed(prepared, tmp_path):
 
     encoder = dataclasses.replace(make_encoder(), function=fail)
     with pytest.raises(RuntimeError, match="no memory"):
-        feature_cache.encode_cached(encoder, prepared, tmp_path)
+        feature_cache.encode_cached(encoder, prepared, ALL, tmp_path)
     assert folders(tmp_path) == []

@@ -9,6 +9,17 @@ from ecgssl_jax.evaluation import intervals
 NAMES = ("frequent", "perfect", "rare", "absent")
 
 
+def macro_interval(scores, labels, patients, *, level=0.95, **draws):
+    return intervals.resample(scores, labels, patients, **draws).macro(level)
+
+
+def paired_interval(scores, others, labels, patients, **draws):
+    one, other = (
+        intervals.resample(each, labels, patients, **draws) for each in (scores, others)
+    )
+    return other.minus(one)
+
+
 def problem(patients: int = 200):
     """One record for each patient; one label is ranked perfectly, one has no positive."""
     random = np.random.default_rng(0)
@@ -60,7 +71,7 @@ def test_a_perfect_label_alone_is_no_certainty():
     scores, labels, patients = (x[..., 1:2] if x.ndim > 1 else x for x in problem())
     (found,) = intervals.label_intervals(scores, labels, patients, names=["a"]).values()
     assert 0.85 < found.low < 0.99 and found.high == pytest.approx(1, abs=1e-9)
-    macro = intervals.macro_interval(scores, labels, patients)
+    macro = macro_interval(scores, labels, patients)
     assert 1e-4 < macro.high - macro.low < 0.1
 
 
@@ -71,21 +82,21 @@ def test_a_record_that_its_patient_has_twice_tells_nothing_new():
     assert intervals.label_intervals(
         scores, *once, names=NAMES
     ) == intervals.label_intervals(*twice, names=NAMES)
-    assert intervals.macro_interval(scores, *once) == intervals.macro_interval(*twice)
+    assert macro_interval(scores, *once) == macro_interval(*twice)
 
 
 def test_paired_interval_is_that_of_a_difference():
     scores, labels, patients = problem()
     random = np.random.default_rng(1)
     near = scores + 0.3 * random.normal(size=scores.shape)
-    same = intervals.paired_interval(scores, scores, labels, patients)
+    same = paired_interval(scores, scores, labels, patients)
     assert same.low == same.high == 0
-    there = intervals.paired_interval(scores, near, labels, patients)
-    back = intervals.paired_interval(near, scores, labels, patients, draws=1000)
+    there = paired_interval(scores, near, labels, patients)
+    back = paired_interval(near, scores, labels, patients, draws=1000)
     assert there.low < 0 < there.high
     # But for the noise of either.
     assert [back.low, back.high] == pytest.approx([-there.high, -there.low], abs=0.01)
-    alone = intervals.macro_interval(scores, labels, patients)
+    alone = macro_interval(scores, labels, patients)
     assert there.high - there.low < alone.high - alone.low
 
 
@@ -93,28 +104,26 @@ def test_seeds_are_averaged():
     scores, labels, patients = problem()
     random = np.random.default_rng(1)
     seeds = [scores + 2 * random.normal(size=scores.shape) for _ in range(4)]
-    single = [intervals.macro_interval(each, labels, patients) for each in seeds]
-    found = intervals.macro_interval(np.stack(seeds), labels, patients)
+    single = [macro_interval(each, labels, patients) for each in seeds]
+    found = macro_interval(np.stack(seeds), labels, patients)
     middle = np.mean([(each.low + each.high) / 2 for each in single])
     assert (found.low + found.high) / 2 == pytest.approx(middle, abs=0.02)
     # What differs between the seeds averages out, what the records share does not.
     widths = [each.high - each.low for each in single]
     assert 0.5 * np.mean(widths) < found.high - found.low < np.mean(widths)
-    same = intervals.macro_interval(np.stack([scores] * 3), labels, patients)
-    alone = intervals.macro_interval(scores, labels, patients)
+    same = macro_interval(np.stack([scores] * 3), labels, patients)
+    alone = macro_interval(scores, labels, patients)
     assert [same.low, same.high] == pytest.approx([alone.low, alone.high], abs=1e-9)
-    paired = intervals.paired_interval(scores, np.stack(seeds), labels, patients)
+    paired = paired_interval(scores, np.stack(seeds), labels, patients)
     assert paired.high < 0
 
 
 def test_higher_levels_are_wider_and_seeds_repeat():
     arguments = problem()
-    narrow, wide = (
-        intervals.macro_interval(*arguments, level=level) for level in (0.8, 0.99)
-    )
+    narrow, wide = (macro_interval(*arguments, level=level) for level in (0.8, 0.99))
     assert wide.low < narrow.low < narrow.high < wide.high
-    assert narrow == intervals.macro_interval(*arguments, level=0.8)
-    assert narrow != intervals.macro_interval(*arguments, level=0.8, seed=1)
+    assert narrow == macro_interval(*arguments, level=0.8)
+    assert narrow != macro_interval(*arguments, level=0.8, seed=1)
 
 
 def test_unknown_labels_are_absent_records():
@@ -133,11 +142,11 @@ def test_unknown_labels_are_absent_records():
 def test_inputs_that_do_not_fit_are_refused():
     scores, labels, patients = problem()
     with pytest.raises(ValueError, match=r"patients \(199,\) of 200 records"):
-        intervals.macro_interval(scores, labels, patients[1:])
+        macro_interval(scores, labels, patients[1:])
     with pytest.raises(ValueError, match="3 names for labels"):
         intervals.label_intervals(scores, labels, patients, names=NAMES[:3])
     with pytest.raises(ValueError, match="no label has both"):
-        intervals.macro_interval(scores, np.zeros_like(labels), patients)
+        macro_interval(scores, np.zeros_like(labels), patients)
     assert not intervals.label_intervals(scores, labels * 0, patients, names=NAMES)
 
 

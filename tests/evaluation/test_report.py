@@ -1,45 +1,122 @@
+"""Tables, notes and files of an evaluation."""
+
+import csv
+import io
 import json
 
-from ecgssl_jax.evaluation.comparison import Folds, Score
+from ecgssl_jax.evaluation import report
+from ecgssl_jax.evaluation.intervals import Interval, LabelInterval
 from ecgssl_jax.evaluation.metrics import MacroScore
 from ecgssl_jax.evaluation.provenance import Provenance
-from ecgssl_jax.evaluation.report import Row, as_json, notes, table, write
+from ecgssl_jax.evaluation.scoring import METRICS, Answer
+from ecgssl_jax.evaluation.split import final_split, validation_split
+from ecgssl_jax.evaluation.summary import Cell, Key
 
 
-def score(value, task="all"):
-    macro = MacroScore(value=value, per_label={"a": value}, left_out={"b": "no record"})
-    return Score(task=task, macro=macro, settings={"l2": 0.1}, selection={"0.1": 0.8})
+def answer(value, *, protocol="linear", budget="100 %", seed=None, left_out=()):
+    score = MacroScore(
+        value=value,
+        per_label={"a": value},
+        left_out={name: "no positive among 3 records" for name in left_out},
+    )
+    return Answer(
+        task="all",
+        protocol=protocol,
+        budget=budget,
+        seed=seed,
+        logits=None,  # type: ignore[arg-type]
+        scores=dict.fromkeys(METRICS, score),
+        settings={"l2": 0.1},
+        selection={"0.1": 0.8},
+        records=40,
+    )
 
 
-ROWS = [
-    Row(encoder="spectrum", seeds=(), scores={"all": [score(0.7)]}),
-    Row(encoder="random", seeds=(0, 1), scores={"all": [score(0.8), score(0.81)]}),
-]
+def interval(low, high):
+    return Interval(low=low, high=high, level=0.95)
+
+
+def cell(*values, against=None, **kind):
+    return Cell(
+        seeds=[(seed, None) for seed in range(len(values))],
+        answers=[answer(value, **kind) for value in values],
+        interval=interval(values[0] - 0.01, values[0] + 0.02),
+        labels={
+            "a": LabelInterval(low=0.7, high=0.9, level=0.95, patients=9, trusted=False)
+        },
+        against=against or {},
+    )
+
+
+def cells(**kind):
+    protocol, budget = kind.get("protocol", "linear"), kind.get("budget", "100 %")
+    return {
+        Key("random", protocol, budget, "all"): cell(0.8, 0.81, **kind),
+        Key("trained", protocol, budget, "all"): cell(
+            0.9, against={"random": interval(-0.001, 0.1)}, **kind
+        ),
+    }
+
+
+def rows(table):
+    return [[x.strip() for x in line.split("|")[1:-1]] for line in table.splitlines()]
 
 
 def test_seeds_are_shown_as_mean_and_deviation_of_the_last_digit():
-    lines = table(ROWS, ["all"], "mine").splitlines()
-    assert [x.strip() for x in lines[0].split("|")[1:-1]] == [
-        "mine, macro AUROC",
-        "all",
-    ]
-    assert lines[2].split("|")[2].strip() == ".700"
+    (table,) = report.tables(cells(), "mine")
+    header, _, random, trained, more = rows(table)
+    assert header == ["mine, macro AUROC", "all"]
     # The mean of .80 and .81, and sqrt(0.5) * .01 = .007.
-    assert lines[3].split("|")[2].strip() == ".805(07)"
-    assert len({len(line) for line in lines}) == 1
+    assert random == ["random", ".805(07) [.790, .820]"]
+    assert trained == ["trained", ".900 [.890, .920]"]
+    assert more == ["more than the random", "+.095 [-.001, +.100]"]
+    assert len({len(line) for line in table.splitlines()}) == 1
 
 
-def test_json_has_an_object_for_each_seed(tmp_path):
-    found = as_json(ROWS)
-    assert [(x["encoder"], x["seed"]) for x in found] == [
-        ("spectrum", None),
+def test_budgets_have_a_table_each_and_protocols_rows():
+    found = cells() | cells(protocol="attention") | cells(budget="10 %")
+    whole, tenth = map(rows, report.tables(found, "mine"))
+    assert whole[0][0] == "mine, macro AUROC, 100 % of the labels"
+    assert [row[0] for row in whole[2:]] == [
+        "linear: random",
+        "linear: trained",
+        "linear: more than the random",
+        "attention: random",
+        "attention: trained",
+        "attention: more than the random",
+    ]
+    assert tenth[0][0] == "mine, macro AUROC, 10 % of the labels"
+    assert len(tenth) == 5
+
+
+def test_files_hold_the_figures(tmp_path):
+    document = {
+        "results": report.as_json(cells()),
+        "summary": report.summary_as_json(cells()),
+    }
+    paths = report.write(tmp_path / "new", "text", document, cells())
+    assert [path.name for path in paths] == [
+        "results.md",
+        "results.json",
+        "results.csv",
+    ]
+    assert paths[0].read_text() == "text\n"
+    found = json.loads(paths[1].read_text())
+    assert [(x["encoder"], x["seed"]) for x in found["results"]] == [
         ("random", 0),
         ("random", 1),
+        ("trained", 0),
     ]
-    paths = write(tmp_path / "new", "results-b", "text", {"results": found})
-    assert [path.name for path in paths] == ["results-b.md", "results-b.json"]
-    assert json.loads(paths[1].read_text())["results"][2]["macro_auroc"] == 0.81
-    assert paths[0].read_text() == "text\n"
+    assert found["results"][1]["macro_auroc"] == 0.81
+    assert found["summary"][1]["against"]["random"]["low"] == -0.001
+    lines = list(csv.DictReader(io.StringIO(paths[2].read_text())))
+    assert [(x["encoder"], x["label"], x["trusted"]) for x in lines] == [
+        ("random", "", "True"),
+        ("random", "a", "False"),
+        ("trained", "", "True"),
+        ("trained", "a", "False"),
+    ]
+    assert float(lines[1]["auroc"]) == 0.805 and float(lines[1]["low"]) == 0.7
 
 
 def known(*learnt_from, trained_on=(1, 2, 9), selected_on=(), changed=False):
@@ -51,35 +128,52 @@ def known(*learnt_from, trained_on=(1, 2, 9), selected_on=(), changed=False):
     )
 
 
-def noted(provenance, *, valid=(9,), left_out=None) -> str:
-    lines = notes(
-        Folds(train=(1, 2, 3, 4), valid=valid),
-        protocol="linear",
-        sizes={"all": (40, 10)},
+def noted(provenance, *, valid=(9,), test=None, found=None) -> str:
+    split = validation_split((1, 2, 3, 4), valid)
+    if test:
+        split = final_split((1, 2, 3, 4), valid, test)
+    lines = report.notes(
+        cells() if found is None else found,
+        split,
+        sizes={"all": 10},
+        level=0.95,
         provenance=provenance,
-        left_out={"all": left_out or {}},
     )
     return " ".join(lines)
 
 
 def test_notes_say_which_fold_was_used_for_what():
-    text = noted(known(selected_on=(9,)), left_out={"b": "no positive among 3 records"})
-    assert "trained on folds 1-4, evaluated on fold 9 (all: 40 and 10 records)" in text
-    assert "Fold 4 selected the probe's strength" in text
+    text = noted(known(selected_on=(9,)))
+    assert "(linear), fitted to folds 1-3; fold 4 selected their settings" in text
+    assert "the figures are those of fold 9 (all: 10 records)" in text
+    assert "Once selected, linear probes were fitted to fold 4 as well." in text
     assert "Fold 9 is the selection fold" in text
     assert "saw the signals of fold 9, without labels; the folds of config" in text
-    assert "leaves out 1 labels" in text and ": b." in text
+    assert "95 % intervals over patients" in text
+
+
+def test_notes_of_the_test_folds_say_that_the_validation_folds_selected():
+    text = noted(known(selected_on=(9,)), test=(10,))
+    assert "fitted to folds 1-4; fold 9 selected their settings" in text
+    assert "those of fold 10" in text and "as well" not in text
+    assert "selection fold" not in text and "The pre-training saw" not in text
+
+
+def test_labels_that_are_left_out_are_named():
+    key = Key("trained", "linear", "100 %", "all")
+    found = {key: cell(0.8, left_out=("b", "c"))}
+    assert "leaves out 2 labels" in noted(known(), found=found)
+    assert "record: b, c." in noted(known(), found=found)
+
+
+def test_budgets_are_explained():
+    assert "Fewer labels" not in noted(known())
+    assert "Fewer labels: those of so" in noted(known(), found=cells(budget="1 %"))
 
 
 def test_nothing_keeps_out_what_has_no_fold():
     text = noted(known(trained_on=(-1,)), valid=(-1,))
     assert "of fold -1 (none), without labels; folds would keep some out" in text
-
-
-def test_folds_that_selected_nothing_are_not_called_so():
-    text = noted(known(selected_on=(9,)), valid=(10,))
-    assert "selection fold" not in text
-    assert "The pre-training saw" not in text
 
 
 def test_labels_that_were_trained_on_make_the_figure_invalid():

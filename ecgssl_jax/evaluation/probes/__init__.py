@@ -22,6 +22,7 @@ from ecgssl_jax.evaluation.probes.neighbours import (
     NEIGHBOURS,
     NeighbourProbe,
     neighbour_probe,
+    neighbour_probes,
 )
 
 __all__ = [
@@ -36,5 +37,6 @@ __all__ = [
     "linear_probe",
     "linear_probes",
     "neighbour_probe",
+    "neighbour_probes",
     "ridge_probe",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ecgssl_jax.evaluation import metrics
 from ecgssl_jax.evaluation.probes import attention_pool, inputs
-from ecgssl_jax.evaluation.probes.group import Fit, Group
+from ecgssl_jax.evaluation.probes.group import Fit, Group, checked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,15 +28,11 @@ class AttentionProbe:
     mean: np.ndarray
     scale: np.ndarray
     step: int
-    selection: Mapping[int, float]
+    selection: Mapping[float, float]
 
     def logits(self, tokens, tokens_valid=None) -> np.ndarray:
         """Scores of other records: [n, L, D], [n, L] bool -> [n, Y] float32."""
-        if tokens.ndim != 3 or tokens.shape[2] != len(self.mean):
-            raise ValueError(
-                f"tokens of shape {tokens.shape} for a probe trained on "
-                f"[N, L, {len(self.mean)}]"
-            )
+        inputs.check_width(tokens, len(self.mean), rank=3)
         tokens_valid = inputs.checked_tokens_valid(tokens, tokens_valid)
         rows = np.arange(len(tokens))
         return np.asarray(
@@ -112,20 +108,10 @@ def attention_probes(
     """As `attention_probe`, for several groups of labels of the same tokens.
 
     Trained together on the same batches, of the rows that any group may use; a query
-    and a step for each group. `Group.refit` has no meaning here.
+    and a step for each group. `Group.final` has no meaning here.
     """
-    fits = []
-    for group in groups:
-        tokens, labels, known = inputs.checked(
-            tokens, group.labels, group.known, "[N, L, D]"
-        )
-        kept = np.zeros(len(tokens), bool)
-        if group.held_out is not None:
-            kept = inputs.held_out_mask(group.held_out, len(tokens))
-        fit = Fit(labels=labels, known=known, kept=kept, refit=False)
-        if not fit.fitted.any():
-            raise ValueError("no training row has a known label")
-        fits.append(fit)
+    inputs.check_features(tokens, rank=3)
+    fits = [checked(group, len(tokens)) for group in groups]
     if tokens.shape[2] % num_heads:
         raise ValueError(f"{num_heads} heads do not divide the width {tokens.shape[2]}")
     if min(steps, batch_size, evaluate_every) < 1:

@@ -1,7 +1,5 @@
 """What probes are fitted to: features and labels, checked and standardised."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,24 +32,29 @@ def _moments(features, valid) -> tuple[jax.Array, jax.Array]:
     return origin + shift, jnp.sqrt(variance)
 
 
-def checked(
-    features, labels, known, expected: str
-) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Features as given, labels [N, Y] float32 (0 where unknown), known [N, Y].
+def check_features(features, rank: int) -> None:
+    """Raises ValueError unless they have so many axes, and finite values only."""
+    if features.ndim != rank:
+        expected = {2: "[N, D]", 3: "[N, L, D]"}[rank]
+        raise ValueError(f"features {features.shape}: expected {expected}")
+    finite = np.asarray(_finite_rows(features))
+    if not finite.all():
+        raise ValueError(
+            f"{(~finite).sum()} of {len(finite)} records have features that are not "
+            f"finite, the first in row {np.argmin(finite)}"
+        )
 
-    Args:
-      expected: the axes of the features, such as "[N, D]".
+
+def checked_labels(labels, known, records: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [N, Y] float32 (0 where unknown), and which are known [N, Y] bool.
 
     Raises:
-      ValueError: shapes that do not match, known labels that are not 0 or 1, features
-        that are not finite.
+      ValueError: shapes that do not match, known labels that are not 0 or 1.
     """
     labels = np.asarray(labels)
-    rank = expected.count(",") + 1
-    if features.ndim != rank or labels.ndim != 2 or len(features) != len(labels):
+    if labels.ndim != 2 or len(labels) != records:
         raise ValueError(
-            f"features {features.shape} and labels {labels.shape}: expected {expected} "
-            "and [N, Y] of the same records"
+            f"labels {labels.shape} for {records} records: expected [{records}, Y]"
         )
     known = np.ones((1, 1), bool) if known is None else np.asarray(known).astype(bool)
     if known.size > 1 and known.shape not in (labels.shape, (len(labels), 1)):
@@ -61,13 +64,7 @@ def checked(
     known = np.broadcast_to(known, labels.shape)
     if not np.isin(labels[known], (0, 1)).all():
         raise ValueError("known labels must be 0 or 1; mask others in known")
-    finite = np.asarray(_finite_rows(features))
-    if not finite.all():
-        raise ValueError(
-            f"{(~finite).sum()} of {len(finite)} records have features that are not "
-            f"finite, the first in row {np.argmin(finite)}"
-        )
-    return features, np.where(known, labels, 0).astype(np.float32), known
+    return np.where(known, labels, 0).astype(np.float32), known
 
 
 @jax.jit
@@ -102,3 +99,12 @@ def held_out_mask(held_out, records: int) -> np.ndarray:
             "and some not"
         )
     return mask
+
+
+def check_width(features, width: int, *, rank: int = 2) -> None:
+    """Raises ValueError unless these are features like those of the training."""
+    if features.ndim != rank or features.shape[-1] != width:
+        trained = {2: f"[N, {width}]", 3: f"[N, L, {width}]"}[rank]
+        raise ValueError(
+            f"features of shape {features.shape} for a probe trained on {trained}"
+        )

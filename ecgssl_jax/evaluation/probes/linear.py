@@ -11,7 +11,7 @@ import numpy as np
 
 from ecgssl_jax.evaluation import metrics
 from ecgssl_jax.evaluation.probes import inputs, logistic
-from ecgssl_jax.evaluation.probes.group import Fit, Group
+from ecgssl_jax.evaluation.probes.group import Fit, Group, check_held_out, checked
 
 # Penalties on standardised features, strong to weak.
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
@@ -41,11 +41,7 @@ class LinearProbe:
     def logits(self, features) -> np.ndarray:
         """Scores of other records: [n, D] -> [n, Y] float32."""
         features = np.asarray(features)
-        if features.ndim != 2 or features.shape[1] != len(self.mean):
-            raise ValueError(
-                f"features of shape {features.shape} for a probe trained on "
-                f"[N, {len(self.mean)}]"
-            )
+        inputs.check_width(features, len(self.mean))
         standardised = (features.astype(np.float32) - self.mean) * self.scale
         return standardised @ self.weights + self.bias
 
@@ -114,38 +110,26 @@ def linear_probes(
     strengths = sorted({float(strength) for strength in l2}, reverse=True)
     if not strengths or strengths[-1] <= 0:
         raise ValueError(f"l2 must hold positive strengths, found {l2}")
-    checked = []
-    for group in groups:
-        features, labels, known = inputs.checked(
-            features, group.labels, group.known, "[N, D]"
-        )
-        kept = np.zeros(len(features), bool)
-        if len(strengths) > 1:
-            if group.held_out is None:
-                raise ValueError(
-                    f"l2 has {len(strengths)} strengths and no row is held out to "
-                    "choose one: give some training rows as `held_out`, or a single "
-                    "strength"
-                )
-            kept = inputs.held_out_mask(group.held_out, len(features))
-        checked.append(Fit(labels=labels, known=known, kept=kept, refit=group.refit))
+    inputs.check_features(features, rank=2)
+    check_held_out(groups, len(strengths), "strengths")
+    fits = [checked(group, len(features)) for group in groups]
     mean, scale = inputs.standardisation(features)
     problem = logistic.rotate(inputs.standardise(features, mean, scale))
     solve = functools.partial(
         logistic.solve, tolerance=tolerance, max_iterations=max_iterations
     )
-    columns = sum(fit.labels.shape[1] for fit in checked)
+    columns = sum(fit.labels.shape[1] for fit in fits)
     start = logistic.zero_solution(features.shape[1], columns)
     if len(strengths) > 1:
-        start = _score_strengths(problem, checked, strengths, solve, start, stop_below)
+        start = _score_strengths(problem, fits, strengths, solve, start, stop_below)
     else:
-        for fit in checked:
+        for fit in fits:
             fit.chosen = strengths[0]
     solution = solve(
         problem,
-        _stacked([fit.labels for fit in checked]),
-        _stacked([fit.known & (fit.refit | ~fit.kept)[:, None] for fit in checked]),
-        _stacked([np.full(fit.labels.shape[1], fit.chosen) for fit in checked]),
+        _stacked([fit.labels for fit in fits]),
+        _stacked([fit.fitted_last for fit in fits]),
+        _stacked([np.full(fit.labels.shape[1], fit.chosen) for fit in fits]),
         start,
     )
     weights = np.asarray(logistic.matmul(problem.axes, solution.weights))
@@ -159,7 +143,7 @@ def linear_probes(
             l2=fit.chosen,
             selection=fit.selection,
         )
-        for fit, part in zip(checked, _parts(checked), strict=True)
+        for fit, part in zip(fits, _parts(fits), strict=True)
     ]
 
 
@@ -221,7 +205,8 @@ def ridge_probe(features, labels, *, known=None, l2: float = 1e-1) -> LinearProb
 
     Args and errors as for `linear_probe`.
     """
-    features, labels, known = inputs.checked(features, labels, known, "[N, D]")
+    inputs.check_features(features, rank=2)
+    labels, known = inputs.checked_labels(labels, known, len(features))
     if l2 <= 0:
         raise ValueError(f"l2 must be positive, found {l2}")
     mean, scale = inputs.standardisation(features)

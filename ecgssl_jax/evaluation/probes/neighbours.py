@@ -12,6 +12,7 @@ import numpy as np
 
 from ecgssl_jax.evaluation import metrics
 from ecgssl_jax.evaluation.probes import inputs
+from ecgssl_jax.evaluation.probes.group import Fit, Group, check_held_out, checked
 
 NEIGHBOURS = (5, 10, 20, 50, 100, 200)
 _TEMPERATURE = 0.07  # of both papers
@@ -36,16 +37,12 @@ class NeighbourProbe:
     mean: np.ndarray
     scale: np.ndarray
     neighbours: int
-    selection: Mapping[int, float]
+    selection: Mapping[float, float]
 
     def logits(self, features) -> np.ndarray:
         """Scores of other records: [n, D] -> [n, Y], shares between 0 and 1."""
         features = np.asarray(features)
-        if features.ndim != 2 or features.shape[1] != len(self.mean):
-            raise ValueError(
-                f"features of shape {features.shape} for a probe trained on "
-                f"[N, {len(self.mean)}]"
-            )
+        inputs.check_width(features, len(self.mean))
         queries = _unit(features, self.mean, self.scale)
         votes = _votes(self, queries, [self.neighbours])
         return votes[self.neighbours]
@@ -57,54 +54,54 @@ def neighbour_probe(
     *,
     known=None,
     held_out=None,
-    refit: bool = True,
     neighbours: Sequence[int] = NEIGHBOURS,
 ) -> NeighbourProbe:
     """Weighs each of the k nearest records by exp(cosine / 0.07).
 
-    The k with the best macro AUROC on `held_out` is chosen; those rows then vote as
-    well if `refit`.
+    The k with the best macro AUROC on `held_out` is chosen; those rows then vote too.
 
     Args and errors as for `linear_probe`; rows without any known label do not vote.
     """
-    features, labels, known = inputs.checked(features, labels, known, "[N, D]")
+    group = Group(labels=labels, known=known, held_out=held_out)
+    (probe,) = neighbour_probes(features, [group], neighbours=neighbours)
+    return probe
+
+
+def neighbour_probes(
+    features, groups: Sequence[Group], *, neighbours: Sequence[int] = NEIGHBOURS
+) -> list[NeighbourProbe]:
+    """As `neighbour_probe`, for several groups of labels of the same features."""
     candidates = sorted({int(k) for k in neighbours})
     if not candidates or candidates[0] < 1:
         raise ValueError(f"neighbours must be positive numbers, found {neighbours}")
-    if held_out is None and len(candidates) > 1:
-        raise ValueError(
-            f"{len(candidates)} numbers of neighbours and no row is held out to choose "
-            "one: give some training rows as `held_out`, or a single number"
-        )
+    inputs.check_features(features, rank=2)
+    check_held_out(groups, len(candidates), "numbers of neighbours")
+    fits = [checked(group, len(features)) for group in groups]
     mean, scale = inputs.standardisation(features)
     units = _unit(np.asarray(features), mean, scale)
-    informed = known.any(axis=1)
 
-    def probe_of(rows, k, selection):
+    def voting(fit: Fit, known: np.ndarray) -> NeighbourProbe:
+        rows = known.any(axis=1)
         return NeighbourProbe(
             features=units[rows],
-            labels=labels[rows],
+            labels=fit.labels[rows],
             known=known[rows],
             mean=mean,
             scale=scale,
-            neighbours=k,
-            selection=selection,
+            neighbours=int(fit.chosen),
+            selection=fit.selection,
         )
 
-    if len(candidates) == 1:
-        return probe_of(informed, candidates[0], {})
-    kept = inputs.held_out_mask(held_out, len(units))
-    fitted = probe_of(informed & ~kept, candidates[0], {})
-    if not len(fitted.labels):
-        raise ValueError("no training row has a known label")
-    votes = _votes(fitted, units[kept], candidates)
-    selection = {
-        k: metrics.macro_auroc(votes[k], labels[kept], known[kept]).value
-        for k in candidates
-    }
-    chosen = max(selection, key=selection.__getitem__)
-    rows = informed if refit else informed & ~kept
-    return probe_of(rows, chosen, selection)
+    for fit in fits:
+        fit.chosen = candidates[0]
+        if len(candidates) > 1:
+            kept = fit.kept & fit.known.any(axis=1)
+            votes = _votes(voting(fit, fit.fitted), units[kept], candidates)
+            for k in candidates:
+                score = metrics.macro_auroc(votes[k], fit.labels[kept], fit.known[kept])
+                fit.selection[k] = score.value
+            fit.chosen = max(fit.selection, key=fit.selection.__getitem__)
+    return [voting(fit, fit.fitted_last) for fit in fits]
 
 
 def _unit(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -103,7 +103,7 @@ def test_groups_have_the_probes_that_they_would_have_alone():
             labels=labels[:, 3:],
             known=(fold == 3)[:, None] | (random.random((len(features), 1)) < 0.1),
             held_out=fold == 3,
-            refit=False,
+            final=fold != 3,
         ),
     ]
     fit = functools.partial(
@@ -122,10 +122,10 @@ def test_groups_have_the_probes_that_they_would_have_alone():
     assert together[0].l2 != together[1].l2
 
 
-def test_without_refit_the_held_out_rows_only_select():
+def test_in_the_end_the_rows_that_are_named_are_fitted():
     features, labels = features_and_labels()
     held_out = np.arange(len(features)) % 4 == 0
-    group = probes.Group(labels=labels, held_out=held_out, refit=False)
+    group = probes.Group(labels=labels, held_out=held_out, final=~held_out)
     (probe,) = probes.linear_probes(features, [group], tolerance=1e-9)
     expected = [judge(y, ~held_out, standardised(features), probe.l2) for y in labels.T]
     logits = probe.logits(features)
@@ -193,7 +193,7 @@ def test_ridge_probe_ignores_unknown_labels():
         ("must hold positive strengths", {"l2": [0.0]}),
         ("800 of 800 training rows are held out", {"held_out": np.ones(800, bool)}),
         (r"held_out is \(7,\)", {"held_out": np.ones(7, bool)}),
-        (r"known is \(800, 2\)", {"known": np.ones((800, 2))}),
+        (r"known is \(800, 2\)", {"known": np.ones((800, 2)), "l2": [1.0]}),
     ],
 )
 def test_settings_that_cannot_work_are_refused(message, settings):
@@ -212,7 +212,7 @@ def test_labels_must_be_binary_and_of_the_same_records():
     features, labels = features_and_labels()
     with pytest.raises(ValueError, match="must be 0 or 1"):
         probes.ridge_probe(features, labels + 1)
-    with pytest.raises(ValueError, match="of the same records"):
+    with pytest.raises(ValueError, match="labels .* for 5 records"):
         probes.ridge_probe(features[:5], labels)
 
 

@@ -47,8 +47,9 @@ def test_the_number_of_neighbours_is_selected_on_held_out_rows():
     # But for the standardisation, which needs no label.
     assert scored.value == pytest.approx(probe.selection[probe.neighbours], abs=5e-3)
     assert len(probe.features) == 400
-    kept = probes.neighbour_probe(features, labels, held_out=held_out, refit=False)
-    assert len(kept.features) == 300
+    group = probes.Group(labels=labels, held_out=held_out, final=np.arange(400) < 200)
+    (some,) = probes.neighbour_probes(features, [group])
+    np.testing.assert_array_equal(some.features, probe.features[:200])
 
 
 def test_unknown_labels_have_no_vote():

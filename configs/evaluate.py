@@ -1,0 +1,34 @@
+"""How an encoder is evaluated on frozen features.
+
+    python -m ecgssl_jax.evaluate --workdir=runs/jepa-ptbxl --config=configs/evaluate.py
+
+Linear, attention and neighbours' probes of every task that the set has, at 1, 10 and
+100 % of the labels, three seeds: a quarter of an hour for PTB-XL on 2 cores, half of it
+encoding. `configs/evaluate.py:quick` is what is done without --config: a linear probe on
+all labels. Settings follow after commas: 'configs/evaluate.py:quick,tasks=every', or as
+flags: --config.tasks=all,form --config.train_folds=1-4.
+"""
+
+from ml_collections import ConfigDict
+
+from ecgssl_jax.config_argument import override, split_argument
+
+VARIANTS = ("quick",)
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The settings of `ecgssl_jax.evaluation.settings.Evaluation`."""
+    variant, overrides = split_argument(arg, VARIANTS, path_of=str)
+    config = ConfigDict(
+        dict(
+            protocols=("linear",),
+            budgets=("100 %",),
+            baselines=("log spectrum", "random encoder"),
+        )
+    )
+    if variant != "quick":
+        config.tasks = ("every",)
+        config.protocols = ("linear", "attention", "neighbours")
+        config.budgets = ("1 %", "10 %", "100 %")
+        config.seeds = (0, 1, 2)
+    return override(config, overrides)

@@ -1,0 +1,89 @@
+"""What is asked of encoders: the labels of a task, and the folds that have them."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from ecgssl_jax.data.prepared import PreparedSet
+from ecgssl_jax.evaluation.labels import labels_of
+from ecgssl_jax.evaluation.split import Split
+from ecgssl_jax.settings import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Question:
+    """A task on the records of a set that take part in it.
+
+    Attributes:
+      name: of the task.
+      classes: Y names.
+      rows: [n] int64, of the set (or of the features `within` which they are), ascending.
+      labels: [n, Y] 0 or 1.
+      known: [n, Y] bool, labels that are known.
+      fold: [n] int32.
+      patient: [n] int32, numbers below `population`.
+      population: patients of the set.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    rows: np.ndarray
+    labels: np.ndarray
+    known: np.ndarray
+    fold: np.ndarray
+    patient: np.ndarray
+    population: int
+
+    def part(self, folds: Sequence[int]) -> np.ndarray:
+        """[n] bool: the records of these folds."""
+        return np.isin(self.fold, list(folds))
+
+    def within(self, rows: np.ndarray) -> "Question":
+        """The same with its rows by their places among `rows` of the set, ascending."""
+        return dataclasses.replace(self, rows=np.searchsorted(rows, self.rows))
+
+
+def question(prepared: PreparedSet, task: str, split: Split) -> Question:
+    """The records and labels of a task in these folds.
+
+    Raises:
+      ConfigError: no labels, no such task or fold, or a part without records.
+    """
+    found = labels_of(prepared, task)
+    check_folds(prepared, split)
+    fold = prepared.index["fold"][found.rows]
+    used = np.isin(fold, split.folds)
+    for purpose in ("fit", "select", "report"):
+        part = getattr(split, purpose)
+        if not np.isin(fold, part).any():
+            raise ConfigError(
+                f"task {task!r}: no labelled record in the folds to {purpose}, "
+                f"{list(part)}, of {prepared.name}"
+            )
+    rows = found.rows[used]
+    return Question(
+        name=task,
+        classes=found.classes,
+        rows=rows,
+        labels=found.labels[used],
+        known=found.known[used],
+        fold=fold[used],
+        patient=prepared.index["patient"][rows],
+        population=int(prepared.index["patient"].max()) + 1,
+    )
+
+
+def check_folds(prepared: PreparedSet, split: Split) -> None:
+    """Raises ConfigError where the set lacks a fold of the split."""
+    present = sorted(set(prepared.index["fold"].tolist()))
+    missing = sorted(set(split.folds) - set(present))
+    if not missing:
+        return
+    hint = (
+        "choose others with --config.train_folds, --config.valid_folds and, with "
+        "--test, --config.test_folds"
+    )
+    if present == [-1]:
+        hint = "its source named no folds: add a column 'fold', split by patient"
+    raise ConfigError(f"{prepared.name} has no folds {missing}, only {present}; {hint}")

@@ -1,0 +1,269 @@
+"""Probes of all tasks, budgets and seeds on one encoder's features, and their scores.
+
+Tasks are probed together: the features are what takes the time, not the labels.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ecgssl_jax.evaluation import metrics, probes
+from ecgssl_jax.evaluation.budget import Budget, draw, parse_budget
+from ecgssl_jax.evaluation.questions import Question
+from ecgssl_jax.evaluation.settings import AttentionSettings, Evaluation, Protocol
+from ecgssl_jax.evaluation.split import Split
+
+# 'pooled' [N, D], perhaps 'tokens' [N, L, D] and 'tokens_valid' [N, L]. Questions name
+# their records by the rows of these.
+Features = Mapping[str, np.ndarray]
+
+METRICS = {
+    "auroc": metrics.macro_auroc,
+    "average_precision": metrics.macro_average_precision,
+    "f1_max": metrics.macro_f1_max,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Answer:
+    """What one probe of one encoder makes of a task.
+
+    Attributes:
+      task, protocol, budget: what was asked.
+      seed: of the budget and the probe; None where nothing was drawn.
+      logits: [n, Y] float32, of the reported records in their order.
+      scores: by the names of `METRICS`.
+      settings: what was selected: the probe's strength, step or neighbours.
+      selection: each candidate -> macro AUROC on the selecting folds.
+      records: whose labels the probe was fitted to.
+    """
+
+    task: str
+    protocol: Protocol
+    budget: str
+    seed: int | None
+    logits: np.ndarray
+    scores: Mapping[str, metrics.MacroScore]
+    settings: Mapping[str, float]
+    selection: Mapping[str, float]
+    records: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Training:
+    """What probes are fitted to: some records, and each task's labels of them.
+
+    Attributes:
+      features: of all records.
+      rows: [m], of the features.
+      groups: of each question, the labels of these rows.
+      share: of the records that there are, those that were drawn.
+      seed: of the draw and the probes.
+    """
+
+    features: Features
+    rows: np.ndarray
+    groups: Sequence[probes.Group]
+    share: float
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Fitted:
+    """A probe: rows of the features -> logits [n, Y], and how it came about."""
+
+    logits: Callable[[np.ndarray], np.ndarray]
+    settings: Mapping[str, float]
+    selection: Mapping[Any, float]
+    records: int
+
+
+def answers(
+    features: Features,
+    questions: Sequence[Question],
+    split: Split,
+    settings: Evaluation,
+    seeds: Sequence[int],
+) -> Iterator[Answer]:
+    """All answers of one encoder, in the order protocol, budget, seed, task.
+
+    Protocols that need other features are left out. What draws nothing, neither labels
+    nor a probe's start, has one answer, whatever the seeds.
+
+    Raises:
+      ValueError: features that are not finite, or labels that cannot be probed.
+    """
+    for protocol in settings.protocols:
+        fit, needed = _FITS[protocol]
+        if needed not in features:
+            continue
+        for text in settings.budgets:
+            budget = parse_budget(text)
+            draws = not budget.is_all or protocol == "attention"
+            for seed in seeds if draws else (None,):
+                training = _training(features, questions, split, budget, seed or 0)
+                found = fit(training, settings)
+                for asked, fitted in zip(questions, found, strict=True):
+                    yield _answer(fitted, asked, split, protocol, budget, seed)
+
+
+def _training(
+    features: Features,
+    questions: Sequence[Question],
+    split: Split,
+    budget: Budget,
+    seed: int,
+) -> _Training:
+    """A budget is drawn from all folds that a probe is fitted to in the end.
+
+    Whatever it is, all labels of the selecting folds select.
+    """
+    drawn = [_drawn(asked, split, budget, seed) for asked in questions]
+    selecting = [asked.part(split.select) for asked in questions]
+    used = [one | other for one, other in zip(drawn, selecting, strict=True)]
+    rows = np.unique(
+        np.concatenate([q.rows[own] for q, own in zip(questions, used, strict=True)])
+    )
+
+    def placed(asked: Question, values: np.ndarray) -> np.ndarray:
+        """The question's values for `rows`, zero where it has none."""
+        place = np.searchsorted(asked.rows, rows).clip(max=len(asked.rows) - 1)
+        there = asked.rows[place] == rows
+        return values[place] * there.reshape(-1, *[1] * (values.ndim - 1))
+
+    groups = [
+        probes.Group(
+            labels=placed(asked, asked.labels),
+            known=placed(asked, asked.known & own[:, None]),
+            held_out=placed(asked, select),
+            final=placed(asked, final),
+        )
+        for asked, own, select, final in zip(
+            questions, used, selecting, drawn, strict=True
+        )
+    ]
+    share = sum(map(_count, drawn)) / sum(
+        _count(q.part(split.fitted)) for q in questions
+    )
+    return _Training(
+        features=features, rows=rows, groups=groups, share=share, seed=seed
+    )
+
+
+def _drawn(asked: Question, split: Split, budget: Budget, seed: int) -> np.ndarray:
+    """[n] bool: the records whose labels may be fitted."""
+    found = asked.part(split.fitted)
+    found[found] = draw(
+        budget,
+        asked.patient[found],
+        asked.labels[found],
+        asked.known[found],
+        population=asked.population,
+        seed=seed,
+    )
+    return found
+
+
+def _linear(training: _Training, settings: Evaluation) -> list[_Fitted]:
+    pooled = training.features["pooled"]
+    found = probes.linear_probes(pooled[training.rows], training.groups)
+    return [
+        _Fitted(
+            logits=lambda rows, probe=probe: probe.logits(pooled[rows]),
+            settings={"l2": probe.l2},
+            selection=probe.selection,
+            records=_count(group.final),
+        )
+        for probe, group in zip(found, training.groups, strict=True)
+    ]
+
+
+def _neighbours(training: _Training, settings: Evaluation) -> list[_Fitted]:
+    pooled = training.features["pooled"]
+    found = probes.neighbour_probes(pooled[training.rows], training.groups)
+    return [
+        _Fitted(
+            logits=lambda rows, probe=probe: probe.logits(pooled[rows]),
+            settings={"neighbours": probe.neighbours},
+            selection=probe.selection,
+            records=_count(group.final),
+        )
+        for probe, group in zip(found, training.groups, strict=True)
+    ]
+
+
+def _attention(training: _Training, settings: Evaluation) -> list[_Fitted]:
+    def part(rows: np.ndarray):
+        valid = training.features.get("tokens_valid")
+        own = training.features["tokens"][rows]
+        return own, None if valid is None else valid[rows]
+
+    tokens, tokens_valid = part(training.rows)
+    fitted = [_count(group.final & ~group.held_out) for group in training.groups]
+    found = probes.attention_probes(
+        tokens,
+        training.groups,
+        tokens_valid=tokens_valid,
+        seed=training.seed,
+        **_recipe(settings.attention, training.share),
+    )
+    return [
+        _Fitted(
+            logits=lambda rows, probe=probe: probe.logits(*part(rows)),
+            settings={"step": probe.step},
+            selection=probe.selection,
+            records=records,
+        )
+        for probe, records in zip(found, fitted, strict=True)
+    ]
+
+
+def _recipe(chosen: AttentionSettings, share: float) -> dict[str, Any]:
+    """The attention probe's settings for a share of the records.
+
+    As many passes over them, though a tenth of the steps at least, and as many looks.
+    """
+    settings = dataclasses.asdict(chosen)
+    for name in ("steps", "evaluate_every"):
+        settings[name] = max(round(settings[name] * max(share, 0.1)), 1)
+    return settings
+
+
+_FITS: Mapping[Protocol, tuple[Callable[..., list[_Fitted]], str]] = {
+    "linear": (_linear, "pooled"),
+    "attention": (_attention, "tokens"),
+    "neighbours": (_neighbours, "pooled"),
+}
+
+
+def _count(rows: np.ndarray) -> int:
+    return int(np.count_nonzero(rows))
+
+
+def _answer(
+    fitted: _Fitted,
+    asked: Question,
+    split: Split,
+    protocol: Protocol,
+    budget: Budget,
+    seed: int | None,
+) -> Answer:
+    report = asked.part(split.report)
+    logits = fitted.logits(asked.rows[report])
+    labels, known = asked.labels[report], asked.known[report]
+    return Answer(
+        task=asked.name,
+        protocol=protocol,
+        budget=str(budget),
+        seed=seed,
+        logits=logits,
+        scores={
+            name: metric(logits, labels, known, names=asked.classes)
+            for name, metric in METRICS.items()
+        },
+        settings=fitted.settings,
+        selection={f"{key:g}": value for key, value in fitted.selection.items()},
+        records=fitted.records,
+    )
