@@ -1,12 +1,18 @@
-"""Supervised training from scratch on 12-lead ECGs of 10 s at 100 Hz.
+"""Supervised training on 12-lead ECGs of 10 s at 100 Hz: from scratch, or fine-tuning.
 
     python -m ecgssl_jax.main --config=configs/supervised.py          the embedded set
     python -m ecgssl_jax.main --config=configs/supervised.py:ptbxl    PTB-XL, folds 1-8
     python -m ecgssl_jax.main --config=configs/supervised.py:name=mine          data/mine
 
-What every pre-training is to be compared with: the same encoder, trained on labels.
-Settings follow after commas, as in configs/jepa.py. For a set of your own, say how many
-labels it has: configs/supervised.py:name=mine,method.num_labels=5.
+From scratch, what every pre-training is to be compared with. Fine-tuning begins with the
+encoder of a run, in two stages: first a linear probe, then all parameters, the first
+layers least:
+
+    --config=configs/supervised.py:ptbxl,start.encoder=runs/jepa-ptbxl
+    --config=configs/supervised.py:name=mine,start.encoder=runs/jepa-ptbxl
+
+The encoder says what model, sampling rate and crop are. Settings follow after commas, as
+in configs/jepa.py; start.probe=False leaves out the first stage.
 """
 
 from ml_collections import ConfigDict
@@ -31,13 +37,20 @@ def get_config(arg: str = "") -> ConfigDict:
             method=dict(name="supervised", task="labels", num_labels=20),
             optim=dict(learning_rate=(1e-5, 1e-3, 1e-5), warmup=0.1),
             evaluators=dict(probe=dict(kind="probe", every=500, data="synthetic")),
-            checkpoint=dict(every=500),
+            checkpoint=dict(every=500, best="probe/predictions_auroc"),
             log_every=50,
         )
     )
     if not is_embedded(variant, overrides):
         config.steps = 2500
         config.model.features = 32
+        config.method.num_labels = None  # as many as the task has
     if variant == "ptbxl":
         config.method.update(task="all", num_labels=71)
+    if "start.encoder" in overrides:
+        config.start = dict(probe=True)
+        config.steps = 1000
+        config.optim.update(learning_rate=(1e-6, 3e-4, 1e-6), layer_decay=0.75)
+        config.model = {}
+        del config.data.rate, config.data.crop
     return choose_data(config, variant, overrides)

@@ -3,22 +3,13 @@
 import contextlib
 import dataclasses
 import functools
-import importlib
-import inspect
-import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ecgssl_jax import (
-    device_cache,
-    methods,
-    processes,
-    reporting,
-    settings,
-    sharding,
-)
+from ecgssl_jax import device_cache, processes, reporting, sharding
 from ecgssl_jax.annotations import check_batches, make_labels, make_texts
+from ecgssl_jax.build_method import make_method
 from ecgssl_jax.data import masks as masks_lib
 from ecgssl_jax.data.host_cache import check_memory
 from ecgssl_jax.data.mixture import Mixture, check_crop, select_records
@@ -27,6 +18,7 @@ from ecgssl_jax.data.prepared import PreparedSet, open_prepared
 from ecgssl_jax.data.text import Texts, shared_vocabulary
 from ecgssl_jax.evaluation.features import statistics_of
 from ecgssl_jax.evaluation.online import (
+    PREDICTIONS,
     PROBE_METRICS,
     Probe,
     ProbeSettings,
@@ -35,14 +27,12 @@ from ecgssl_jax.evaluation.online import (
 )
 from ecgssl_jax.experiment import EMBEDDED, Data, Experiment
 from ecgssl_jax.methods.base import LabelShape, Method
-from ecgssl_jax.models.encoders import compute_dtype, make_encoder
 from ecgssl_jax.settings import ConfigError, near
 from ecgssl_jax.signals import prepare_views
 from ecgssl_jax.signals.views import build_views, check_views
+from ecgssl_jax.start import make_start
 from ecgssl_jax.step import check_shapes
 from ecgssl_jax.task import Task
-
-_CONTRACT = [name for name in dir(Method) if not name.startswith("_")]
 
 Masks = masks_lib.Multiblock | masks_lib.Blocks | masks_lib.Random
 
@@ -80,86 +70,6 @@ def _prepare_embedded(data: Data, path: Path) -> None:
     # Another run may be making it at this moment: then that one is waited for.
     with contextlib.suppress(FileExistsError):
         prepare_dataset(source, path, wait=True, workers=usable_cores())
-
-
-def make_method(experiment: Experiment) -> Method:
-    """The method that `config.method.name` names, on the config's encoder.
-
-    Raises:
-      ConfigError: no such method, or settings that it does not have.
-    """
-    values = dict(experiment.method)
-    name = values.pop("name", None)
-    module = _method_module(name)
-    method_settings = settings.build(module.Settings, values, "config.method")
-    encoder = make_encoder(experiment.model, dtype=compute_dtype(experiment.dtype))
-    build = {"steps": experiment.steps, "masks": experiment.masks}
-    try:
-        inspect.signature(module.build).bind(method_settings, encoder, **build)
-    except TypeError as error:
-        raise ConfigError(
-            f"config.method.name: build of {name} is called as build(settings, encoder, "
-            f"steps=..., masks=...): {error}"
-        ) from error
-    try:
-        method = module.build(method_settings, encoder, **build)
-    except ValueError as error:
-        raise ConfigError(f"config.method: {error}") from error
-    missing = [each for each in _CONTRACT if not hasattr(method, each)]
-    if missing:
-        raise ConfigError(
-            f"config.method.name: {name} makes a method without {', '.join(missing)}; "
-            "ecgssl_jax/methods/base.py has the contract"
-        )
-    if len(experiment.views) not in method.num_views:
-        raise ConfigError(
-            f"config.views: {name} takes {' or '.join(map(str, method.num_views))} "
-            f"views of a record, found {len(experiment.views)}; "
-            + (
-                "leave config.views out"
-                if method.num_views == (0,)
-                else "list the transforms of each"
-            )
-        )
-    if method.couples_rows and experiment.optim.accumulate > 1:
-        raise ConfigError(
-            f"config.optim.accumulate: {name} compares all rows of a batch, which "
-            "cannot be split into micro-batches; leave it at 1 and save memory with "
-            "config.model.remat=True, or by more devices"
-        )
-    return method
-
-
-def _method_module(name: Any) -> Any:
-    """The module of a method of ours, or one of somebody's own: 'package.module'."""
-    known = [
-        module.name
-        for module in pkgutil.iter_modules(methods.__path__)
-        if module.name not in ("base", "ema", "embeddings")
-    ]
-    if name in known:
-        return importlib.import_module(f"ecgssl_jax.methods.{name}")
-    if not isinstance(name, str) or "." not in name:
-        raise ConfigError(
-            f"config.method.name: unknown method {name!r}{near(str(name), known)}; one "
-            "of your own is named as a module, such as 'my_package.my_method'"
-        )
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if not f"{name}.".startswith(f"{error.name}."):
-            raise  # The module is there, and lacks something itself.
-        raise ConfigError(
-            f"config.method.name: {name} cannot be imported ({error}); is its folder "
-            "in PYTHONPATH?"
-        ) from error
-    missing = [part for part in ("Settings", "build") if not hasattr(module, part)]
-    if missing:
-        raise ConfigError(
-            f"config.method.name: {name} has no {' and no '.join(missing)}; "
-            "ecgssl_jax/methods/base.py says what a method's module holds"
-        )
-    return module
 
 
 def make_masks(experiment: Experiment) -> tuple[Masks | None, int]:
@@ -264,7 +174,7 @@ def make_task(experiment: Experiment) -> Task:
     accumulate = experiment.optim.accumulate
     sharding.check_batch(experiment.batch_size, mesh, accumulate=accumulate)
     probes = evaluator_settings(experiment.evaluators)
-    check_best(experiment, probes)
+    check_best(experiment, probes, method)
     data = experiment.data
     mixture = open_mixture(data)
     check_views(views, samples=data.crop, leads=len(mixture.leads), rate=mixture.rate)
@@ -279,14 +189,18 @@ def make_task(experiment: Experiment) -> Task:
     if data.cache == "host":
         check_memory(mixture)
     evaluators = make_evaluators(experiment, probes, mixture, method, mesh)
+    check_predictions(experiment, evaluators)
     report_data(experiment, mixture)
+    begin, started = make_start(experiment, method, mixture, pipeline.labels, mesh)
     task = Task(
         method=method,
         statistics=statistics_of(mixture.sets),
         example=pipeline.shapes(),
         batches=pipeline.batches,
         evaluators=evaluators,
+        start=begin,
         meta={
+            "start": started,
             "data": describe_mixture(data, mixture),
             "evaluated": {
                 name: describe_data(evaluator.prepared)
@@ -386,11 +300,26 @@ def make_evaluators(
     return evaluators
 
 
-def check_best(experiment: Experiment, probes: Mapping[str, ProbeSettings]) -> None:
+def check_best(
+    experiment: Experiment, probes: Mapping[str, ProbeSettings], method: Method
+) -> None:
     """Raises ConfigError if no evaluator yields the metric of `checkpoint.best`."""
     best = experiment.checkpoint.best
-    known = [f"{name}/{metric}" for name in probes for metric in PROBE_METRICS]
+    metrics = [*PROBE_METRICS, *([] if method.labels is None else [PREDICTIONS])]
+    known = [f"{name}/{metric}" for name in probes for metric in metrics]
     if known and best not in known:
         raise ConfigError(
             f"config.checkpoint.best: no evaluator yields {best!r}{near(best, known)}"
+        )
+
+
+def check_predictions(experiment: Experiment, evaluators: Mapping[str, Probe]) -> None:
+    """Raises ConfigError if `checkpoint.best` is of labels that the set has not."""
+    name, _, metric = experiment.checkpoint.best.partition("/")
+    if metric == PREDICTIONS and name in evaluators and evaluators[name].own is None:
+        raise ConfigError(
+            f"config.checkpoint.best: {experiment.checkpoint.best} is of the task "
+            f"{experiment.method.get('task')!r}, which cannot be scored on the "
+            f"validation records of {evaluators[name].prepared.name}; take "
+            f"'{name}/macro_auroc'"
         )

@@ -109,6 +109,23 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Start:
+    """What supervised training begins with, in the place of random parameters.
+
+    Attributes:
+      encoder: workdir of the run that trained it; None for a random one.
+      checkpoint: of that run.
+      probe: whether the classifier begins as a linear probe on the encoder as it is,
+        so that training does not first have to undo a random one. Kumar et al., arXiv
+        2202.10054.
+    """
+
+    encoder: str | None = None
+    checkpoint: Literal["best", "newest"] = "best"
+    probe: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Mesh:
     """Devices along each axis; one -1 takes what is left."""
 
@@ -146,6 +163,7 @@ class Experiment:
       batch_size: B, rows of the global batch, over all devices and processes.
       dtype: of matrix products: 'bfloat16', 'float32', or 'auto': bfloat16 on
         accelerators, float32 on CPUs.
+      start: what supervised training begins with.
       method, model, masks: `name` or `kind` and its settings.
       views: for methods that compare views of a record: for each of them its
         transforms, (name, probability, parameters) in their order (`signals.views`).
@@ -159,6 +177,7 @@ class Experiment:
     batch_size: int
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     data: Data = Data()
+    start: Start = Start()
     masks: Mapping[str, Any] | None = None
     views: tuple[Any, ...] = ()
     model: Mapping[str, Any]

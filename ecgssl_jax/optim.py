@@ -1,16 +1,20 @@
 """Schedules, factors of parameters by regular expression, and the optax chain."""
 
 import dataclasses
+import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ecgssl_jax.rules import check_patterns, match_rules
+from ecgssl_jax.rules import check_patterns, match_rules, path_string
 
 Schedule = Callable[[jax.Array], jax.Array]
+
+# A block of an encoder, in the path of its parameters.
+_BLOCK = re.compile(r"^encoder/(?:transformer/|stage(\d+)_)block_?(\d+)/")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,9 @@ class Settings:
       decay: (pattern, factor) of the weight decay; the first pattern found in a
         parameter's path wins, and every path must be matched.
       rates: (pattern, factor) of the learning rate, likewise; 0 freezes.
+      layer_decay: factor of the learning rate for each layer between a parameter and
+        the head: below 1, the first layers of an encoder change the least. BEiT, arXiv
+        2106.08254.
       accumulate: micro-batches that a step is computed in, one after the other.
     """
 
@@ -41,11 +48,16 @@ class Settings:
         (r".*", 0.0),
     )
     rates: tuple[tuple[str, float], ...] = ((r".*", 1.0),)
+    layer_decay: float = 1.0
     accumulate: int = 1
 
     def __post_init__(self):
         if self.accumulate < 1:
             raise ValueError(f"accumulate must be at least 1, found {self.accumulate}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(
+                f"layer_decay is above 0 and at most 1, found {self.layer_decay}"
+            )
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup is a share of all steps, found {self.warmup}")
         if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
@@ -97,9 +109,9 @@ def _scheduled_descent(
     def update(updates, state, params=None):
         rate, decay = learning_rate(state.count), weight_decay(state.count)
 
-        def one(update, param, decay_factor, rate_factor):
+        def one(update, param, decay_factor, rate_factor, layer_factor):
             step = update + (decay * decay_factor).astype(param.dtype) * param
-            return -(rate * rate_factor).astype(param.dtype) * step
+            return -(rate * rate_factor * layer_factor).astype(param.dtype) * step
 
         updates = jax.tree.map(
             one,
@@ -107,10 +119,35 @@ def _scheduled_descent(
             params,
             match_rules(settings.decay, params, what="config.optim.decay"),
             match_rules(settings.rates, params, what="config.optim.rates"),
+            layer_factors(params, settings.layer_decay),
         )
         return updates, _ScheduledState(state.count + 1)
 
     return optax.GradientTransformation(init, update)
+
+
+def layer_factors(params: Any, decay: float) -> Any:
+    """decay^k of each parameter, with k layers between it and the head.
+
+    Layers are the blocks of `params['encoder']`; what comes before the first one is a
+    layer too, what comes after the last one belongs to it.
+    """
+    paths = jax.tree_util.tree_map_with_path(lambda path, _: path_string(path), params)
+    blocks = [
+        match.groups() for match in map(_BLOCK.search, jax.tree.leaves(paths)) if match
+    ]
+    order = sorted(set(blocks), key=lambda block: tuple(int(x or 0) for x in block))
+
+    def factor(path: str) -> float:
+        if not path.startswith("encoder/"):
+            return 1.0
+        match = _BLOCK.search(path)
+        if match:
+            return decay ** (len(order) - order.index(match.groups()))
+        last = path.startswith("encoder/transformer/norm/")
+        return decay if last else decay ** (len(order) + 1)
+
+    return jax.tree.map(factor, paths)
 
 
 def schedules(settings: Settings, steps: int) -> tuple[Schedule, Schedule]:

@@ -92,6 +92,13 @@ def of_first_process(decision: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.int32(decision)))
 
 
+def array_of_first_process(array: np.ndarray) -> np.ndarray:
+    """The first process's array, in all of them: each would round in its own way."""
+    if jax.process_count() == 1:
+        return array
+    return np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
 def _wait_for_all(occasion: str) -> None:
     # Not a barrier of devices: those give up after half a minute.
     wait = multihost.get_barrier_sync_fn()

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ecgssl_jax import assembly, sharding
+from ecgssl_jax import sharding
+from ecgssl_jax.build_method import make_method
 from ecgssl_jax.checkpoint_manifest import DamagedCheckpointError
 from ecgssl_jax.checkpoint_reading import load_params
 from ecgssl_jax.data.mixture import check_crop
@@ -44,6 +45,8 @@ class Run:
       data: of each set that it was trained on, by its name in the config: name, rate,
         leads, content_hash and folds, None for all.
       evaluated: the same of each evaluator's set, by the evaluator's name.
+      start: of a run that began with another one's encoder, what its checkpoint says
+        of that one: checkpoint, step, data, learnt_from and, alike, its own start.
       vocabulary: of methods that read reports, the tokens that they know.
     """
 
@@ -52,6 +55,7 @@ class Run:
     step: int
     data: Mapping[str, Mapping[str, Any]]
     evaluated: Mapping[str, Mapping[str, Any]]
+    start: Mapping[str, Any]
     vocabulary: Vocabulary | None
 
     @property
@@ -100,6 +104,7 @@ def open_run(workdir: str | Path, which: str = "best") -> tuple[Run, Any]:
         step=step,
         data=meta["data"],
         evaluated=meta["evaluated"],
+        start=meta.get("start", {}),
         vocabulary=None if vocabulary is None else Vocabulary.from_json(vocabulary),
     )
     return run, params
@@ -259,7 +264,7 @@ def load_encoder(
         `trained_parameters`.
     """
     run, params = open_run(workdir, which)
-    method = assembly.make_method(run.experiment)
+    method = make_method(run.experiment)
     parameters = trained_parameters(run, params, method, example_row(run.experiment))
     return freeze(run, parameters, tokens=tokens)
 
@@ -268,7 +273,7 @@ def freeze(
     run: Run, parameters: tuple[Any, Any], *, tokens: Any = None
 ) -> FrozenEncoder:
     """The run's encoder with these (params, extra); `tokens` as for `load_encoder`."""
-    method = assembly.make_method(run.experiment)
+    method = make_method(run.experiment)
     mesh = sharding.make_mesh(MeshSettings())
     return FrozenEncoder(
         run=run,

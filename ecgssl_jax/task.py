@@ -9,6 +9,7 @@ import jax
 from ecgssl_jax.evaluation.base import Evaluator
 from ecgssl_jax.methods.base import Method
 from ecgssl_jax.signals import Statistics
+from ecgssl_jax.state import TrainState
 
 Batch = Mapping[str, Any]
 
@@ -28,6 +29,7 @@ class Task:
       evaluators: name -> evaluator.
       make_views: (rng, batch, statistics) -> the views of `config.views`, as the
         method has them; None where it asks for none.
+      start: the random first state -> the one to begin with; None to keep it.
       materialise: completes a batch within the step, such as by fetching its
         signals from `resident`; None where batches are complete.
       resident: () -> arrays that stay on the devices for `materialise`.
@@ -42,6 +44,7 @@ class Task:
     batches: Callable[[int, int, slice], Iterator[Batch]]
     evaluators: Mapping[str, Evaluator] = dataclasses.field(default_factory=dict)
     make_views: Callable[[jax.Array, Batch, Statistics], Any] | None = None
+    start: Callable[[TrainState], TrainState] | None = None
     materialise: Callable[[Batch, Any], Batch] | None = None
     resident: Callable[[], Any] | None = None
     meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -36,7 +36,7 @@ from ecgssl_jax.task import Batch, Task
 
 _SIGTERM_EXIT = 128 + signal.SIGTERM
 # Of a config, what a run keeps to its end: with another it would be none of the two.
-_FIXED = ("seed", "method", "masks", "views")
+_FIXED = ("seed", "method", "masks", "views", "start")
 
 
 class TrainingDiverged(UserError, RuntimeError):
@@ -87,7 +87,7 @@ def train(
         # would only say that they differ.
         with contextlib.suppress(DamagedCheckpointError):
             _check_same_run(saved.latest_meta() or {}, kept, workdir)
-        state, progress = saved.restore(setup.abstract) or (setup.first(), {})
+        state, progress = saved.restore(setup.abstract) or (_first(setup, task), {})
         start = int(state.step)
         best.discard_after(start)
         parameters = sum(x.size for x in jax.tree.leaves(state.params))
@@ -126,6 +126,12 @@ def train(
         # Ends the pipeline's threads before the interpreter does.
         stack.callback(getattr(batches, "close", lambda: None))
         return _make_steps(loop, setup, state, start, batches, resident, stop)
+
+
+def _first(setup: Setup, task: Task) -> TrainState:
+    """The state of step 0."""
+    state = setup.first()
+    return state if task.start is None else task.start(state)
 
 
 def _make_steps(

@@ -221,6 +221,9 @@ class Bad:
     def after_update(self, params, extra, step):
         return extra
 
+    def kept(self, params, extra):
+        return params, {{}}
+
     def features(self, params, extra, batch):
         return {{"pooled": batch["ecg"][:, 0], "tokens": batch["ecg"]}}
 

@@ -1,5 +1,6 @@
 """Schedules and AdamW against closed forms and a NumPy reference."""
 
+import functools
 import math
 
 import jax
@@ -225,3 +226,58 @@ def test_a_run_can_be_continued_with_another_clip_norm():
         for norm in (None, 1.0)
     )
     assert without == with_clipping
+
+
+# ---- Layers ----
+
+
+def test_layers_change_the_less_the_further_they_are_from_the_head():
+    names = [
+        "encoder/patch_embedding/kernel",
+        "encoder/transformer/block_0/mlp/in/kernel",
+        "encoder/transformer/block_1/norm1/scale",
+        "encoder/transformer/block_10/mlp/in/kernel",
+        "encoder/transformer/norm/scale",
+        "classifier/out/kernel",
+    ]
+    assert layer_factors_of(names) == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1 / 2, 1]
+    names = [
+        "encoder/conv/kernel",
+        "encoder/norm/scale",
+        "encoder/stage1_block1/conv1/kernel",
+        "encoder/stage1_block2/conv1/kernel",
+        "encoder/stage2_block1/conv1/kernel",
+        "projector/out/kernel",
+    ]
+    assert layer_factors_of(names) == [1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
+
+
+def layer_factors_of(names) -> list[float]:
+    tree: dict = {}
+    for name in names:
+        *parents, last = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = 0
+    found = optim.layer_factors(tree, 0.5)
+    return [
+        functools.reduce(lambda node, key: node[key], n.split("/"), found)
+        for n in names
+    ]
+
+
+def test_layer_decay_scales_the_steps():
+    params = {
+        "encoder": {"transformer": {"block_0": {"kernel": np.ones(3, np.float32)}}},
+        "classifier": {"kernel": np.ones(3, np.float32)},
+    }
+    gradients = [jax.tree.map(np.ones_like, params)] * STEPS
+    settings = optim.Settings(weight_decay=(0.0, 0.0), layer_decay=0.5)
+    found = _run(settings, gradients, params)
+    inner = 1 - found["encoder"]["transformer"]["block_0"]["kernel"]
+    np.testing.assert_allclose(
+        inner, (1 - found["classifier"]["kernel"]) / 2, rtol=1e-3
+    )
+    with pytest.raises(ValueError, match="layer_decay is above 0"):
+        optim.Settings(layer_decay=0.0)

@@ -13,9 +13,13 @@ from ecgssl_jax.methods.base import Method
 from ecgssl_jax.sharding import to_devices
 from ecgssl_jax.signals import Statistics, prepare
 
-# (params, extra, statistics, batch) -> 'pooled' [B, D], 'tokens' [B, N, D] and, where
-# records can be short, 'tokens_valid' [B, N].
+# (params, extra, statistics, batch) -> 'pooled' [B, D]; of classifiers 'logits' [B, Y];
+# 'tokens' [B, N, D] and, where records can be short, 'tokens_valid' [B, N].
 FeatureFunction = Callable[[Any, Any, Statistics, Any], dict[str, jax.Array]]
+
+
+# What a record has one of, the mean over its windows.
+_MEANS = ("pooled", "logits")
 
 
 class Signals(Protocol):
@@ -49,7 +53,9 @@ def make_feature_function(
     def features(params, extra, statistics, batch):
         batch = dict(batch, ecg=prepare(batch, statistics, clip=clip))
         found = method.features(params, extra, batch)
-        result = {"pooled": found["pooled"].astype(jnp.float32)}
+        result = {
+            name: found[name].astype(jnp.float32) for name in _MEANS if name in found
+        }
         if tokens is not None:
             result["tokens"] = found["tokens"].astype(tokens)
             if "tokens_valid" in found:
@@ -74,8 +80,8 @@ def extract(
     """Features of the records `rows`, in that order.
 
     A record longer than the crop is cut into windows, side by side; what remains is one
-    too if it is at least half a window. The pooled feature is the windows' mean, weighted
-    by their valid samples; the tokens follow each other. So a record's features do not
+    too if it is at least half a window. Pooled features and logits are the windows' means,
+    weighted by their valid samples; the tokens follow each other. So a record's features do not
     depend on the others. Every process reads only what its own devices encode.
 
     Args:
@@ -84,8 +90,8 @@ def extract(
       batch_size: windows that are encoded at a time.
 
     Returns:
-      'pooled' [n, D] float32; where the function gives them, 'tokens' [n, W * N, D],
-      and 'tokens_valid' [n, W * N] bool if some windows are not full.
+      'pooled' [n, D] float32; where the function gives them, 'logits' [n, Y] float32,
+      'tokens' [n, W * N, D], and 'tokens_valid' [n, W * N] bool if some windows are not full.
     """
     windows = int(window_count(signals.length, crop))
     parts = sharding.batch_sharding(mesh)
@@ -105,7 +111,7 @@ def extract(
         for name, value in found.items():
             value = np.asarray(value).reshape(step, windows, *value.shape[1:])
             value = value[: len(wanted)]
-            if name == "pooled":
+            if name in _MEANS:
                 value = np.einsum("nwd,nw->nd", value, weights.astype(np.float32))
             else:
                 value = value.reshape(len(wanted), -1, *value.shape[3:])

@@ -33,6 +33,15 @@ class Labels:
     labels: np.ndarray
     known: np.ndarray
 
+    def take(self, places: np.ndarray) -> "Labels":
+        """Of some of the records, by their places among `rows`."""
+        return dataclasses.replace(
+            self,
+            rows=self.rows[places],
+            labels=self.labels[places],
+            known=self.known[places],
+        )
+
 
 def main_tasks(prepared: PreparedSet) -> tuple[str, ...]:
     """The tasks to begin with: of a family's its main ones, else 'labels'.

@@ -18,8 +18,9 @@ from ecgssl_jax.methods.base import Method
 from ecgssl_jax.settings import ConfigError, build, near
 from ecgssl_jax.state import TrainState
 
-# What a probe yields.
+# What a probe yields; the last one of methods that learn from labels.
 PROBE_METRICS = ("macro_auroc", "rankme", "feature_std")
+PREDICTIONS = "predictions_auroc"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,12 +49,17 @@ class ProbeSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Macro AUROC of a ridge probe, and monitors of collapse."""
+    """Macro AUROC of a ridge probe, and monitors of collapse.
+
+    Of a method that learns from labels, where the set has them, also that of its own
+    predictions: `own`, of the validation records.
+    """
 
     settings: ProbeSettings
     prepared: PreparedSet
     train: Labels
     valid: Labels
+    own: Labels | None
     function: Any
     crop: int
     mesh: jax.sharding.Mesh
@@ -74,17 +80,23 @@ class Probe:
             batch_size=256,
             mesh=self.mesh,
         )
-        train, valid = self.train, self.valid
-        trained, pooled = (embed(part.rows)["pooled"] for part in (train, valid))
+        train, valid, own = self.train, self.valid, self.own
+        trained = embed(train.rows)["pooled"]
+        found = embed(valid.rows)
+        pooled = found["pooled"]
         if not (np.isfinite(trained).all() and np.isfinite(pooled).all()):
             # The loop stops at the next loss, with what it knows of the step.
-            yield from ((name, float("nan")) for name in PROBE_METRICS)
+            names = [*PROBE_METRICS, *([] if own is None else [PREDICTIONS])]
+            yield from ((name, float("nan")) for name in names)
             return
         probe = probes.ridge_probe(trained, train.labels, known=train.known)
         macro = metrics.macro_auroc(probe.logits(pooled), valid.labels, valid.known)
         yield "macro_auroc", macro.value
         yield "rankme", float(collapse.rankme(pooled))
         yield "feature_std", float(pooled.std(axis=0).mean())
+        if own is not None:
+            logits = found["logits"][np.searchsorted(valid.rows, own.rows)]
+            yield PREDICTIONS, metrics.macro_auroc(logits, own.labels, own.known).value
 
 
 def evaluator_settings(evaluators: Mapping[str, Any]) -> dict[str, ProbeSettings]:
@@ -158,16 +170,8 @@ def make_probe(
         chosen = select_records(prepared, folds, path=f"{path}.{name}")
         places = np.flatnonzero(np.isin(labels.rows, chosen))
         places = np.sort(rng.permutation(places)[: settings.max_records])
-        part = dataclasses.replace(
-            labels,
-            rows=labels.rows[places],
-            labels=labels.labels[places],
-            known=labels.known[places],
-        )
-        positive, negative = (
-            (part.known & (part.labels == value)).any(axis=0) for value in (1, 0)
-        )
-        if not (positive & negative).any():
+        part = labels.take(places)
+        if not _kinds(part).all(axis=0).any():
             raise ConfigError(
                 f"{path}.{name}: no label of {prepared.name} has known positives and "
                 f"negatives among the {len(places)} labelled records of folds "
@@ -176,12 +180,36 @@ def make_probe(
             )
         return part
 
+    train, valid = part("train_folds"), part("valid_folds")
     return Probe(
         settings=settings,
         prepared=prepared,
-        train=part("train_folds"),
-        valid=part("valid_folds"),
+        train=train,
+        valid=valid,
+        own=_own_labels(method, prepared, valid.rows),
         function=make_feature_function(method, mesh, clip=clip),
         crop=crop,
         mesh=mesh,
+    )
+
+
+def _own_labels(
+    method: Method, prepared: PreparedSet, rows: np.ndarray
+) -> Labels | None:
+    """Of these records, the labels that the method learns; None where there are none."""
+    if method.labels is None:
+        return None
+    try:
+        labels = labels_of(prepared, method.labels.task)
+    except ConfigError:
+        return None
+    own = labels.take(np.flatnonzero(np.isin(labels.rows, rows)))
+    same = len(own.classes) == method.labels.num_labels
+    return own if same and _kinds(own).all(axis=0).any() else None
+
+
+def _kinds(labels: Labels) -> np.ndarray:
+    """[2, Y] bool: whether a known record has the label, and whether one has not."""
+    return np.stack(
+        [(labels.known & (labels.labels == value)).any(axis=0) for value in (1, 0)]
     )

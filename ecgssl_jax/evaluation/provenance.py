@@ -1,7 +1,7 @@
-"""What a pre-training knew of the set that it is evaluated on."""
+"""What a training knew of the set that it is evaluated on."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ecgssl_jax.data.prepared import PreparedSet
@@ -15,28 +15,40 @@ class Provenance:
     """What the evaluated set was used for before.
 
     Attributes:
-      trained_on: its folds that the pre-training took records from.
+      learnt: 'signals', and 'reports' or 'labels' where a training read them -> the
+        folds that it took them from. Without an entry for what was never read.
       selected_on: its folds whose labels selected the checkpoint.
-      learnt_from: what the method takes of a record: 'signals', and 'reports' or
-        'labels'.
       changed: whether the set of the same name had other contents then, so that the
         folds are unknown; they are empty here.
     """
 
-    trained_on: tuple[int, ...]
+    learnt: Mapping[str, tuple[int, ...]]
     selected_on: tuple[int, ...]
-    learnt_from: tuple[str, ...]
     changed: bool
 
 
+def learnt_from(method: Method) -> tuple[str, ...]:
+    """What the method takes of a record: 'signals', and 'reports' or 'labels'."""
+    asked = {"reports": method.text, "labels": method.labels}
+    return ("signals", *(name for name, shape in asked.items() if shape))
+
+
 def provenance_of(run: Run, method: Method, prepared: PreparedSet) -> Provenance:
-    """What the run's checkpoint knew of this set; sets are told by their contents."""
-    used = list(run.data.values())
+    """What the run's checkpoint knew of this set; sets are told by their contents.
+
+    Of a run that began with another one's encoder, also what that one knew.
+    """
     everything = set(prepared.index["fold"].tolist())
-    trained_on: set[int] = set()
-    for then in used:
-        if _is_same(prepared, then):
-            trained_on |= everything if then["folds"] is None else set(then["folds"])
+    used: list[Mapping[str, Any]] = []
+    learnt: dict[str, set[int]] = {}
+    for kinds, data in _trainings(run, method):
+        for then in data.values():
+            used.append(then)
+            if not _is_same(prepared, then):
+                continue
+            folds = everything if then["folds"] is None else then["folds"]
+            for kind in kinds:
+                learnt.setdefault(kind, set()).update(folds)
     selected_on: tuple[int, ...] = ()
     probe = selecting_probe(run.experiment)
     if run.is_best and probe is not None:
@@ -44,14 +56,23 @@ def provenance_of(run: Run, method: Method, prepared: PreparedSet) -> Provenance
         used.append(run.evaluated[name])
         if _is_same(prepared, used[-1]):
             selected_on = settings.valid_folds
-    asked = {"reports": method.text, "labels": method.labels}
     return Provenance(
-        trained_on=tuple(sorted(trained_on)),
+        learnt={kind: tuple(sorted(folds)) for kind, folds in learnt.items()},
         selected_on=selected_on,
-        learnt_from=("signals", *(name for name, shape in asked.items() if shape)),
         changed=any(then["name"] == prepared.name for then in used)
         and not any(_is_same(prepared, then) for then in used),
     )
+
+
+def _trainings(
+    run: Run, method: Method
+) -> Iterator[tuple[tuple[str, ...], Mapping[str, Mapping[str, Any]]]]:
+    """(what was learnt from, the sets) of the run, and of all that it began with."""
+    yield learnt_from(method), run.data
+    start = run.start
+    while start:
+        yield tuple(start["learnt_from"]), start["data"]
+        start = start["start"]
 
 
 def _is_same(prepared: PreparedSet, then: Mapping[str, Any]) -> bool:

@@ -146,19 +146,24 @@ def _provenance_notes(split: Split, provenance: Provenance) -> list[str]:
             f"Fold {shown(shared)} is the selection fold: the checkpoint with the best "
             "online probe was chosen there. These are not test figures."
         )
-    shared = sorted(set(provenance.trained_on) & set(split.report))
+    shared = sorted(set(provenance.learnt.get("signals", ())) & set(split.report))
     if not shared:
         return lines
-    *others, last = provenance.learnt_from
-    learnt_from = f"{', '.join(others)} and {last}" if others else last
-    text = f"The pre-training saw the {learnt_from} of fold {shown(shared)}"
-    if "labels" not in provenance.learnt_from:
+    learnt = [
+        kind
+        for kind, folds in provenance.learnt.items()
+        if set(folds) & set(split.report)
+    ]
+    *others, last = learnt
+    listed = f"{', '.join(others)} and {last}" if others else last
+    text = f"The pre-training saw the {listed} of fold {shown(shared)}"
+    if "labels" not in learnt:
         text += ", without labels"
     invalid = {
         "reports": "the recall of the retrieval is no valid figure",
         "labels": "the figure of the pre-trained encoder is no valid one",
     }
-    found = [invalid[each] for each in provenance.learnt_from if each in invalid]
+    found = [invalid[each] for each in learnt if each in invalid]
     if found:
         text += f": {', '.join(found)}"
     keeps_out = "the folds of config.data keep them out"

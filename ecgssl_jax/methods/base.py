@@ -85,10 +85,18 @@ class Method(Protocol):
         """-> extra. `step`: the updates made so far, this one included, int32."""
         ...
 
-    def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
-        """In evaluation mode: 'pooled' [B, D] and 'tokens' [B, N, D].
+    def kept(self, params: Tree, extra: Tree) -> tuple[Tree, Tree]:
+        """-> parameters and running statistics of the encoder worth keeping.
 
-        Where a record can be shorter than the crop, also 'tokens_valid' [B, N] bool.
+        The averaged one, where that is the better; what fine-tuning begins with.
+        """
+        ...
+
+    def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
+        """Of that encoder, in evaluation mode: 'pooled' [B, D] and 'tokens' [B, N, D].
+
+        Where a record can be shorter than the crop, also 'tokens_valid' [B, N] bool;
+        of a method that asks for labels, also 'logits' [B, Y].
         """
         ...
 

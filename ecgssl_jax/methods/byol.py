@@ -157,13 +157,13 @@ class Byol:
         online = {name: params[name] for name in extra["target"]}
         return {**extra, "target": ema_update(extra["target"], online, weights)}
 
+    def kept(self, params: Tree, extra: Tree) -> tuple[Tree, Tree]:
+        # The online network, as the paper keeps it.
+        return params["encoder"], extra["statistics"]["encoder"]
+
     def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
-        # Of the online network, as the paper keeps it.
         return self.encoder.features(
-            params["encoder"],
-            extra["statistics"]["encoder"],
-            batch["ecg"],
-            batch.get("length"),
+            *self.kept(params, extra), batch["ecg"], batch.get("length")
         )
 
     def _project(self, params, statistics, view, rng):

@@ -211,12 +211,15 @@ class Clocs:
     def after_update(self, params: Tree, extra: Tree, step: jax.Array) -> Tree:
         return extra
 
+    def kept(self, params: Tree, extra: Tree) -> tuple[Tree, Tree]:
+        return params["encoder"], extra["encoder"]
+
     def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
         # Of what the encoder has learnt from: halves of a record, leads by themselves.
         views = contrasted(batch, self.settings.mode, self.settings.leads)
         joined = interleave(views)
         found = self.encoder.features(
-            params["encoder"], extra["encoder"], joined.ecg, joined.length
+            *self.kept(params, extra), joined.ecg, joined.length
         )
         tokens, valid = found["tokens"], found.get("tokens_valid")
         tokens = tokens.reshape(batch["ecg"].shape[0], -1, tokens.shape[-1])

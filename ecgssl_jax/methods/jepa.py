@@ -221,9 +221,12 @@ class Jepa:
         target = ema_update(extra["target_encoder"], params["encoder"], weights)
         return {"target_encoder": target}
 
+    def kept(self, params: Tree, extra: Tree) -> tuple[Tree, Tree]:
+        return extra["target_encoder"], {}
+
     def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
         return self.encoder.features(
-            extra["target_encoder"], {}, batch["ecg"], batch.get("length")
+            *self.kept(params, extra), batch["ecg"], batch.get("length")
         )
 
     @property

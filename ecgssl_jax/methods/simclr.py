@@ -122,9 +122,12 @@ class SimClr:
     def after_update(self, params: Tree, extra: Tree, step: jax.Array) -> Tree:
         return extra
 
+    def kept(self, params: Tree, extra: Tree) -> tuple[Tree, Tree]:
+        return params["encoder"], extra["encoder"]
+
     def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
         return self.encoder.features(
-            params["encoder"], extra["encoder"], batch["ecg"], batch.get("length")
+            *self.kept(params, extra), batch["ecg"], batch.get("length")
         )
 
 

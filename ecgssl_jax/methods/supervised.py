@@ -93,10 +93,15 @@ class Supervised:
     def after_update(self, params: Tree, extra: Tree, step: jax.Array) -> Tree:
         return extra
 
+    def kept(self, params: Tree, extra: Tree) -> tuple[Tree, Tree]:
+        return params["encoder"], extra["encoder"]
+
     def features(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
-        return self.encoder.features(
-            params["encoder"], extra["encoder"], batch["ecg"], batch.get("length")
+        found = self.encoder.features(
+            *self.kept(params, extra), batch["ecg"], batch.get("length")
         )
+        logits = self.classifier.apply(params["classifier"], found["pooled"])
+        return {**found, "logits": logits}
 
 
 def build(

@@ -41,6 +41,7 @@ def make_encoder(seed=0, tokens=np.float16, **data):
         step=0,
         data={"synthetic": {"rate": 100.0}},
         evaluated={},
+        start={},
         vocabulary=None,
     )
     parameters = runs.random_parameters(method, example, seed)

@@ -11,6 +11,7 @@ from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.writing import prepare_dataset
 from ecgssl_jax.evaluation import online
 from ecgssl_jax.experiment import Mesh
+from ecgssl_jax.methods.base import LabelShape
 from ecgssl_jax.settings import ConfigError
 
 STATE = types.SimpleNamespace(params=None, extra=None)
@@ -23,13 +24,16 @@ def prepared(tmp_path_factory):
     return prepare_dataset(synthetic_source(200), folder, report=lambda text: None)
 
 
-def make_probe(prepared, **values):
+UNLABELLED = types.SimpleNamespace(labels=None)
+
+
+def make_probe(prepared, method=UNLABELLED, **values):
     settings = online.evaluator_settings({"probe": values})["probe"]
     return online.make_probe(
         settings,
         "config.evaluators.probe",
         prepared=prepared,
-        method=None,
+        method=method,
         crop=1000,
         clip=None,
         mesh=sharding.make_mesh(Mesh()),
@@ -112,7 +116,7 @@ def test_wrong_settings_are_named_without_a_set(values, message):
 
 
 def test_a_set_that_does_not_fit_is_named(prepared):
-    with pytest.raises(ConfigError, match="config.evaluators.probe: .*SCP statements"):
+    with pytest.raises(ConfigError, match="config.evaluators.probe: .*tells of"):
         make_probe(prepared, task="superdiagnostic")
     with pytest.raises(ConfigError, match=r"has no fold \[12\]"):
         make_probe(prepared, valid_folds=(12,))
@@ -162,3 +166,25 @@ def test_features_that_are_not_finite_have_no_score(prepared, monkeypatch):
 def test_a_probe_that_is_validated_on_its_training_folds_is_refused(prepared):
     with pytest.raises(ConfigError, match=r"probe: folds \[8\] are in train_folds and"):
         make_probe(prepared, train_folds=(1, 2, 8), valid_folds=(8, 9))
+
+
+def test_predictions_of_a_method_that_learns_the_labels_are_scored(
+    prepared, monkeypatch
+):
+    method = types.SimpleNamespace(labels=LabelShape("labels", 20))
+    probe = make_probe(prepared, method, valid_folds=(8, 9, 10), train_folds=(1, 2))
+    labels = prepared.index["labels"]
+    features = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+
+    def extract(function, params, extra, found, rows, **settings):
+        return {"pooled": features[rows], "logits": labels[rows].astype(np.float32)}
+
+    monkeypatch.setattr(online, "extract", extract)
+    values = dict(probe.run(STATE))
+    assert values["predictions_auroc"] == 1 and values["macro_auroc"] < 0.9
+
+
+@pytest.mark.parametrize("shape", [LabelShape("all", 71), LabelShape("labels", 3)])
+def test_predictions_of_other_labels_are_not_scored(prepared, shape):
+    method = types.SimpleNamespace(labels=shape)
+    assert make_probe(prepared, method).own is None

@@ -1,5 +1,6 @@
 """What a checkpoint knew of a set, by the contents of the sets."""
 
+import dataclasses
 import types
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def run(data, contents, *, probe=("mine", "a"), checkpoint="best"):
             for each in experiment.data.components
         },
         evaluated={"probe": {"name": name, "content_hash": content}},
+        start={},
         vocabulary=None,
     )
 
@@ -48,32 +50,32 @@ def run(data, contents, *, probe=("mine", "a"), checkpoint="best"):
 def test_the_folds_are_those_of_the_config():
     one = run({"name": "mine", "folds": (1, 2)}, {"mine": "a"})
     found = provenance_of(one, SELF_SUPERVISED, prepared("mine"))
-    assert (found.trained_on, found.selected_on) == ((1, 2), (3,))
+    assert (found.learnt, found.selected_on) == ({"signals": (1, 2)}, (3,))
     assert not found.changed
     whole = run({"name": "mine"}, {"mine": "a"})
     found = provenance_of(whole, SELF_SUPERVISED, prepared("mine"))
-    assert found.trained_on == (1, 2, 3)
+    assert found.learnt == {"signals": (1, 2, 3)}
 
 
 def test_the_component_of_a_mixture_counts():
     mixture = ({"name": "other", "folds": (1,)}, {"name": "mine", "folds": (2,)})
     both = run({"mixture": mixture}, {"other": "b", "mine": "a"})
     found = provenance_of(both, SELF_SUPERVISED, prepared("mine"))
-    assert found.trained_on == (2,)
+    assert found.learnt == {"signals": (2,)}
 
 
 def test_sets_of_one_name_are_told_by_their_contents():
     mixture = ({"name": "x/mine", "folds": (1,)}, {"name": "y/mine", "folds": (2,)})
     both = run({"mixture": mixture}, {"x/mine": "a", "y/mine": "b"})
     found = provenance_of(both, SELF_SUPERVISED, prepared("mine", "a"))
-    assert found.trained_on == (1,) and not found.changed
+    assert found.learnt == {"signals": (1,)} and not found.changed
 
 
 def test_a_set_of_other_contents_under_the_same_name_is_changed():
     trained = run({"name": "mine"}, {"mine": "a"})
     found = provenance_of(trained, SELF_SUPERVISED, prepared("mine", "new"))
     assert found.changed
-    assert found.trained_on == found.selected_on == ()
+    assert not found.learnt and found.selected_on == ()
 
 
 def test_a_probe_whose_set_has_changed_is_noticed():
@@ -86,7 +88,7 @@ def test_another_set_was_not_used():
     trained = run({"name": "mine"}, {"mine": "a"})
     found = provenance_of(trained, SELF_SUPERVISED, prepared("foreign", "f"))
     assert not found.changed
-    assert found.trained_on == found.selected_on == ()
+    assert not found.learnt and found.selected_on == ()
 
 
 def test_the_newest_checkpoint_is_selected_by_nothing():
@@ -106,4 +108,26 @@ def test_the_newest_checkpoint_is_selected_by_nothing():
 def test_what_is_learnt_from_is_what_the_method_asks_for(asked, learnt_from):
     method = types.SimpleNamespace(**{"text": None, "labels": None, **asked})
     trained = run({"name": "mine"}, {"mine": "a"})
-    assert provenance_of(trained, method, prepared("mine")).learnt_from == learnt_from
+    learnt = provenance_of(trained, method, prepared("mine")).learnt
+    assert learnt == dict.fromkeys(learnt_from, (1, 2, 3))
+
+
+def test_what_a_run_began_with_has_seen_counts_too():
+    tuned = run({"name": "mine", "folds": (1,)}, {"mine": "a"})
+    first = {
+        "learnt_from": ["signals", "reports"],
+        "data": {"mine": {"name": "mine", "content_hash": "a", "folds": [2]}},
+        "start": {},
+    }
+    second = {
+        "learnt_from": ["signals"],
+        "data": {"mine": {"name": "mine", "content_hash": "a", "folds": None}},
+        "start": first,
+    }
+    tuned = dataclasses.replace(tuned, start=second)
+    method = types.SimpleNamespace(text=None, labels=LabelShape("all", 71))
+    assert provenance_of(tuned, method, prepared("mine")).learnt == {
+        "signals": (1, 2, 3),
+        "labels": (1,),
+        "reports": (2,),
+    }

@@ -121,9 +121,8 @@ def test_files_hold_the_figures(tmp_path):
 
 def known(*learnt_from, trained_on=(1, 2, 9), selected_on=(), changed=False):
     return Provenance(
-        trained_on=trained_on,
+        learnt=dict.fromkeys(learnt_from or ("signals",), trained_on),
         selected_on=selected_on,
-        learnt_from=learnt_from or ("signals",),
         changed=changed,
     )
 
@@ -193,3 +192,10 @@ def test_a_set_that_was_prepared_again_is_unknown():
     text = noted(known(trained_on=(), changed=True))
     assert "is unknown" in text and "may be no test figures" in text
     assert "unknown" not in noted(known())
+
+
+def test_labels_of_other_folds_do_not_make_the_figure_invalid():
+    learnt = {"signals": (1, 2, 9), "labels": (1, 2)}
+    provenance = Provenance(learnt=learnt, selected_on=(), changed=False)
+    text = noted(provenance)
+    assert "saw the signals of fold 9, without labels; the" in text

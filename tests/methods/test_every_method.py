@@ -373,3 +373,16 @@ def test_what_compares_all_rows_is_not_split_into_micro_batches(case):
 def test_what_does_not_fit_a_method_is_named(case, changes, message):
     with pytest.raises(ConfigError, match=message):
         assembly.make_method(experiment_of(case, **changes))
+
+
+@every_case
+def test_features_are_those_of_the_encoder_that_is_kept(case):
+    run = run_of(case)
+    first = jax.tree.map(np.asarray, run.first())
+    method, batch = run.task.method, prepared(run.experiment)
+    found = method.features(first.params, first.extra, batch)
+    assert ("logits" in found) == (method.labels is not None)
+    params, statistics = method.kept(first.params, first.extra)
+    if not case.startswith("clocs"):  # Of halves and leads, which are what it knows.
+        same = method.encoder.features(params, statistics, batch["ecg"])
+        np.testing.assert_allclose(found["pooled"], same["pooled"], atol=1e-6)

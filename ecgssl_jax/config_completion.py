@@ -1,0 +1,46 @@
+"""What a config may leave open, because the data or the encoder to begin with say it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ecgssl_jax import runs
+from ecgssl_jax.assembly import open_set
+from ecgssl_jax.evaluation.labels import labels_of
+from ecgssl_jax.experiment import Data
+from ecgssl_jax.settings import ConfigError, build
+
+# Of config.data, what an encoder cannot do without.
+_OF_ENCODER = ("rate", "crop", "clip")
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with what it leaves open filled in.
+
+    `method.num_labels`, where it is None, is the number of labels of `method.task` in
+    the data. With `start.encoder`, a `model` that is empty, and of `data` the rate,
+    crop and clip that are not there, are those of that run.
+
+    Raises:
+      ConfigError, OSError: no such run, set or task.
+    """
+    config = {**config}
+    start = config.get("start") or {}
+    if start.get("encoder") is not None:
+        run, _ = runs.open_run(start["encoder"], start.get("checkpoint", "best"))
+        config["model"] = config.get("model") or dict(run.experiment.model)
+        known = {name: getattr(run.experiment.data, name) for name in _OF_ENCODER}
+        config["data"] = {**known, **(config.get("data") or {})}
+    method = config.get("method") or {}
+    if "num_labels" in method and method["num_labels"] is None:
+        count = _num_labels(config.get("data") or {}, method.get("task", "labels"))
+        config["method"] = {**method, "num_labels": count}
+    return config
+
+
+def _num_labels(values: Mapping[str, Any], task: str) -> int:
+    data = build(Data, values, "config.data")
+    prepared = open_set(data, data.components[0].name)
+    try:
+        return len(labels_of(prepared, task).classes)
+    except ConfigError as error:
+        raise ConfigError(f"config.method.task: {error}") from error
