@@ -200,7 +200,7 @@ def make_task(experiment: Experiment) -> Task:
         evaluators=evaluators,
         start=begin,
         meta={
-            "start": started,
+            "began_with": started,
             "data": describe_mixture(data, mixture),
             "evaluated": {
                 name: describe_data(evaluator.prepared)

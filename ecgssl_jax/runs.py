@@ -45,8 +45,8 @@ class Run:
       data: of each set that it was trained on, by its name in the config: name, rate,
         leads, content_hash and folds, None for all.
       evaluated: the same of each evaluator's set, by the evaluator's name.
-      start: of a run that began with another one's encoder, what its checkpoint says
-        of that one: checkpoint, step, data, learnt_from and, alike, its own start.
+      began_with: of a run that began with another one's encoder, what it says of that
+        one: checkpoint, step, data, learnt_from and, alike, began_with.
       vocabulary: of methods that read reports, the tokens that they know.
     """
 
@@ -55,7 +55,7 @@ class Run:
     step: int
     data: Mapping[str, Mapping[str, Any]]
     evaluated: Mapping[str, Mapping[str, Any]]
-    start: Mapping[str, Any]
+    began_with: Mapping[str, Any]
     vocabulary: Vocabulary | None
 
     @property
@@ -104,7 +104,7 @@ def open_run(workdir: str | Path, which: str = "best") -> tuple[Run, Any]:
         step=step,
         data=meta["data"],
         evaluated=meta["evaluated"],
-        start=meta.get("start", {}),
+        began_with=meta.get("began_with", {}),
         vocabulary=None if vocabulary is None else Vocabulary.from_json(vocabulary),
     )
     return run, params

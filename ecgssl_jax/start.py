@@ -58,7 +58,7 @@ def make_start(
             "step": trained.run.step,
             "data": dict(trained.run.data),
             "learnt_from": list(learnt_from(trained.method)),
-            "start": dict(trained.run.start),
+            "began_with": dict(trained.run.began_with),
         }
         parts.append(functools.partial(_with_encoder, trained))
     if start.probe:

@@ -438,7 +438,7 @@ def test_batches_have_the_labels_of_their_records(root):
         (dict(name="supervised", num_labels=3), "num_labels: 3, but .* has 20 labels"),
         (
             dict(name="supervised", num_labels=5, task="superdiagnostic"),
-            "config.method.task: synthetic has no table of SCP statements",
+            "config.method.task: synthetic has no table of labels that tells of",
         ),
         (dict(name="meclip", vocabulary_size=9), "vocabulary_size: 9, but the voc"),
     ],

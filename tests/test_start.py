@@ -163,7 +163,7 @@ def test_a_run_goes_on_from_its_checkpoint_and_says_what_it_began_with(
     for one, other in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(one, other)
     run, _ = runs.open_run(whole)
-    assert run.start["data"]["synthetic"]["folds"] == list(range(1, 9))
+    assert run.began_with["data"]["synthetic"]["folds"] == list(range(1, 9))
     prepared = open_prepared(root / "synthetic")
     method = runs.load_encoder(whole).method
     assert set(provenance_of(run, method, prepared).learnt) == {"signals", "labels"}

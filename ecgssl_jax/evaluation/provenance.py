@@ -69,10 +69,10 @@ def _trainings(
 ) -> Iterator[tuple[tuple[str, ...], Mapping[str, Mapping[str, Any]]]]:
     """(what was learnt from, the sets) of the run, and of all that it began with."""
     yield learnt_from(method), run.data
-    start = run.start
-    while start:
-        yield tuple(start["learnt_from"]), start["data"]
-        start = start["start"]
+    before = run.began_with
+    while before:
+        yield tuple(before["learnt_from"]), before["data"]
+        before = before["began_with"]
 
 
 def _is_same(prepared: PreparedSet, then: Mapping[str, Any]) -> bool:

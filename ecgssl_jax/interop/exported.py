@@ -107,7 +107,7 @@ def load(folder: str | Path, *, tokens: Any = None) -> tuple[FrozenEncoder, Stat
         step=description["step"],
         data=description["trained_on"],
         evaluated={},
-        start={},
+        began_with={},
         vocabulary=None,
     )
     method = assembly.make_method(run.experiment)

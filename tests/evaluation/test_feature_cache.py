@@ -41,7 +41,7 @@ def make_encoder(seed=0, tokens=np.float16, **data):
         step=0,
         data={"synthetic": {"rate": 100.0}},
         evaluated={},
-        start={},
+        began_with={},
         vocabulary=None,
     )
     parameters = runs.random_parameters(method, example, seed)
@@ -59,7 +59,12 @@ def test_the_cache_gives_what_the_encoder_gave(prepared, tmp_path, monkeypatch):
     first = feature_cache.encode_cached(encoder, prepared, ALL, tmp_path / "cache")
     never = dataclasses.replace(encoder, function=None)
     again = feature_cache.encode_cached(never, prepared, ALL, tmp_path / "cache")
-    assert first.keys() == again.keys() == expected.keys() == {"pooled", "tokens"}
+    assert (
+        first.keys()
+        == again.keys()
+        == expected.keys()
+        == {"pooled", "tokens", "logits"}
+    )
     for name, value in expected.items():
         np.testing.assert_allclose(first[name], value, atol=1e-3)
         np.testing.assert_array_equal(first[name], again[name])

@@ -42,7 +42,7 @@ def run(data, contents, *, probe=("mine", "a"), checkpoint="best"):
             for each in experiment.data.components
         },
         evaluated={"probe": {"name": name, "content_hash": content}},
-        start={},
+        began_with={},
         vocabulary=None,
     )
 
@@ -117,14 +117,14 @@ def test_what_a_run_began_with_has_seen_counts_too():
     first = {
         "learnt_from": ["signals", "reports"],
         "data": {"mine": {"name": "mine", "content_hash": "a", "folds": [2]}},
-        "start": {},
+        "began_with": {},
     }
     second = {
         "learnt_from": ["signals"],
         "data": {"mine": {"name": "mine", "content_hash": "a", "folds": None}},
-        "start": first,
+        "began_with": first,
     }
-    tuned = dataclasses.replace(tuned, start=second)
+    tuned = dataclasses.replace(tuned, began_with=second)
     method = types.SimpleNamespace(text=None, labels=LabelShape("all", 71))
     assert provenance_of(tuned, method, prepared("mine")).learnt == {
         "signals": (1, 2, 3),
