@@ -93,6 +93,9 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
     check_writable(args.output or args.workdir)
     tokens = np.float16 if "attention" in settings.protocols else None
     encoder = runs.load_encoder(args.workdir, args.checkpoint, tokens=tokens)
+    if encoder.method.labels is not None:
+        protocols = dict.fromkeys((*settings.protocols, "predictions"))
+        settings = dataclasses.replace(settings, protocols=tuple(protocols))
     experiment = encoder.run.experiment
     prepared, split = _open(settings, experiment, args.test)
     encoder.check(prepared)
@@ -184,7 +187,9 @@ def _compare(
             _check_finite(features["pooled"], prepared.index["record_id"][rows])
             own = seeds if seed is None else (seed,)
             try:
-                for each in answers(features, placed, split, settings, own):
+                for each in answers(
+                    features, placed, split, settings, own, own_task=contender.own_task
+                ):
                     print(f"  {_described(each)}", flush=True)
                     row.append((seed, each))
             except ValueError as error:

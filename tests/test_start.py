@@ -1,6 +1,7 @@
 """Fine-tuning: from the encoder of a run, with a probe on it as the classifier."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ecgssl_jax import assembly, main, runs
+from ecgssl_jax import assembly, evaluate, main, runs
 from ecgssl_jax.config_completion import complete
 from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.data.readers.synthetic import synthetic_source
@@ -167,6 +168,16 @@ def test_a_run_goes_on_from_its_checkpoint_and_says_what_it_began_with(
     prepared = open_prepared(root / "synthetic")
     method = runs.load_encoder(whole).method
     assert set(provenance_of(run, method, prepared).learnt) == {"signals", "labels"}
+    # Of a model trained on labels, its own predictions are a row.
+    flags = ["--config.baselines=random encoder", "--config.draws=100"]
+    evaluate.main([f"--workdir={whole}", *flags])
+    document = json.loads((whole / "evaluation" / "results.json").read_text())
+    found = {(x["encoder"][:6], x["protocol"]) for x in document["results"]}
+    assert found == {
+        ("random", "linear"),
+        ("traine", "linear"),
+        ("traine", "predictions"),
+    }
 
 
 @pytest.mark.parametrize(

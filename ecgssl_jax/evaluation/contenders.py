@@ -22,11 +22,13 @@ class Contender:
     Attributes:
       name: as the table has it.
       seeds: of its encoders; empty where it has but one.
+      own_task: that it was trained to predict; None where it was not.
       features: of the records that are asked for, by one of these seeds.
     """
 
     name: str
     seeds: tuple[int, ...]
+    own_task: str | None = None
     features: Callable[[int | None], Features]
 
 
@@ -70,8 +72,12 @@ def make_contenders(
         ),
     }
     name = trained_name(encoder)
+    labels = encoder.method.labels
     trained = Contender(
-        name=name, seeds=(), features=lambda seed: encode(encoder, name)
+        name=name,
+        seeds=(),
+        own_task=None if labels is None else labels.task,
+        features=lambda seed: encode(encoder, name),
     )
     return [*(known[each] for each in baselines), trained]
 

@@ -102,14 +102,18 @@ def _probe_notes(
     cells: Mapping[Key, Cell], split: Split, sizes: Mapping[str, int], level: float
 ) -> list[str]:
     """What the probes were fitted to, selected and evaluated on."""
-    protocols = _protocols(cells)
+    protocols = [name for name in _protocols(cells) if name != "predictions"]
     counts = "; ".join(f"{task}: {count} records" for task, count in sizes.items())
+    figures = f"the figures are those of fold {shown(split.report)} ({counts})."
     fitted = (
         f"Probes on frozen features ({', '.join(protocols)}), fitted to folds "
-        f"{shown(split.fit)}; fold {shown(split.select)} selected their settings; the "
-        f"figures are those of fold {shown(split.report)} ({counts})."
+        f"{shown(split.fit)}; fold {shown(split.select)} selected their settings; "
     )
-    lines = [fitted]
+    lines = [fitted + figures if protocols else figures.capitalize()]
+    if len(protocols) < len(_protocols(cells)):
+        lines.append(
+            "predictions are the model's own, by the classifier that it was trained with."
+        )
     if split.refit:
         again = [name for name in protocols if name != "attention"]
         if again:

@@ -86,16 +86,25 @@ def answers(
     split: Split,
     settings: Evaluation,
     seeds: Sequence[int],
+    *,
+    own_task: str | None = None,
 ) -> Iterator[Answer]:
     """All answers of one encoder, in the order protocol, budget, seed, task.
 
     Protocols that need other features are left out. What draws nothing, neither labels
     nor a probe's start, has one answer, whatever the seeds.
 
+    Args:
+      own_task: the task that the features' 'logits' are of; None without any.
+
     Raises:
       ValueError: features that are not finite, or labels that cannot be probed.
     """
     for protocol in settings.protocols:
+        if protocol == "predictions":
+            own = [each for each in questions if each.name == own_task]
+            yield from (_predicted(features, asked, split) for asked in own)
+            continue
         fit, needed = _FITS[protocol]
         if needed not in features:
             continue
@@ -236,6 +245,17 @@ _FITS: Mapping[Protocol, tuple[Callable[..., list[_Fitted]], str]] = {
     "attention": (_attention, "tokens"),
     "neighbours": (_neighbours, "pooled"),
 }
+
+
+def _predicted(features: Features, asked: Question, split: Split) -> Answer:
+    """The model's own answer, for which nothing is fitted."""
+    fitted = _Fitted(
+        logits=lambda rows: features["logits"][rows],
+        settings={},
+        selection={},
+        records=0,
+    )
+    return _answer(fitted, asked, split, "predictions", Budget(share=1), None)
 
 
 def _count(rows: np.ndarray) -> int:

@@ -9,7 +9,7 @@ from ecgssl_jax.evaluation.budget import parse_budget
 from ecgssl_jax.number_list import numbers
 from ecgssl_jax.settings import ConfigError, build
 
-Protocol = Literal["linear", "attention", "neighbours"]
+Protocol = Literal["linear", "attention", "neighbours", "predictions"]
 Baseline = Literal["log spectrum", "random encoder"]
 
 
@@ -45,7 +45,8 @@ class Evaluation:
       train_folds, valid_folds: None for those of the run's probe if that is on the same
         set, else 1-8 and 9.
       test_folds: read with --test alone.
-      protocols: probes to fit.
+      protocols: probes to fit; 'predictions' are those of a model trained on labels
+        itself, which are always among them.
       budgets: what labels to fit them to: '1 %' of the patients, '10 per class'.
       seeds: of random encoders, budgets and attention probes; None for the run's.
       baselines: rows beside the encoder's.

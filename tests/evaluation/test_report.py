@@ -199,3 +199,9 @@ def test_labels_of_other_folds_do_not_make_the_figure_invalid():
     provenance = Provenance(learnt=learnt, selected_on=(), changed=False)
     text = noted(provenance)
     assert "saw the signals of fold 9, without labels; the" in text
+
+
+def test_own_predictions_are_no_probe():
+    text = noted(known(), found=cells() | cells(protocol="predictions"))
+    assert "(linear), fitted to" in text and "predictions are the model's own" in text
+    assert noted(known(), found=cells(protocol="predictions")).startswith("The figures")

@@ -212,3 +212,23 @@ def test_features_that_are_not_finite_are_refused():
     features[2] = np.nan
     with pytest.raises(ValueError, match="have features that are not finite"):
         answered({"pooled": features}, asked_of(prepared))
+
+
+def test_own_predictions_are_scored_as_they_are_for_their_own_task():
+    prepared, features = labelled_set()
+    asked = asked_of(prepared)
+    given = {"pooled": features, "logits": -features}
+    ask = {"protocols": ("predictions",), "budgets": ("20 %",)}
+    settings = Evaluation(**ask)
+    for task, count in (("labels", 1), ("all", 0), (None, 0)):
+        found = list(answers(given, [asked], SPLIT, settings, (0, 1), own_task=task))
+        assert len(found) == count
+        for each in found:
+            assert (each.protocol, each.budget, each.seed) == (
+                "predictions",
+                "100 %",
+                None,
+            )
+            expected = -features[asked.rows[asked.fold == 4]]
+            np.testing.assert_array_equal(each.logits, expected)
+            assert each.scores["auroc"].value < 0.2
