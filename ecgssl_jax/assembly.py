@@ -17,6 +17,7 @@ from ecgssl_jax.data.pipeline import Pipeline
 from ecgssl_jax.data.prepared import PreparedSet, open_prepared
 from ecgssl_jax.data.text import Texts, shared_vocabulary
 from ecgssl_jax.evaluation.features import statistics_of
+from ecgssl_jax.evaluation.labels import labels_of
 from ecgssl_jax.evaluation.online import (
     PREDICTIONS,
     PROBE_METRICS,
@@ -201,6 +202,7 @@ def make_task(experiment: Experiment) -> Task:
         start=begin,
         meta={
             "began_with": started,
+            "labels": list(label_names(method, mixture)),
             "data": describe_mixture(data, mixture),
             "evaluated": {
                 name: describe_data(evaluator.prepared)
@@ -239,6 +241,13 @@ def report_data(experiment: Experiment, mixture: Mixture) -> None:
             line += f", {share:.1%} of the rows"
         epochs = experiment.steps * experiment.batch_size * share / len(rows)
         reporting.say(f"{line}, {epochs:.3g} epochs")
+
+
+def label_names(method: Method, mixture: Mixture) -> tuple[str, ...]:
+    """Of the labels that the method learns, in their order; () for none."""
+    if method.labels is None:
+        return ()
+    return labels_of(mixture.sets[0], method.labels.task).classes
 
 
 def describe_data(prepared: PreparedSet) -> dict[str, Any]:

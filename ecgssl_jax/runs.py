@@ -47,6 +47,7 @@ class Run:
       evaluated: the same of each evaluator's set, by the evaluator's name.
       began_with: of a run that began with another one's encoder, what it says of that
         one: checkpoint, step, data, learnt_from and, alike, began_with.
+      labels: names of the labels that it was trained on, in the order of its logits.
       vocabulary: of methods that read reports, the tokens that they know.
     """
 
@@ -56,6 +57,7 @@ class Run:
     data: Mapping[str, Mapping[str, Any]]
     evaluated: Mapping[str, Mapping[str, Any]]
     began_with: Mapping[str, Any]
+    labels: tuple[str, ...]
     vocabulary: Vocabulary | None
 
     @property
@@ -105,6 +107,7 @@ def open_run(workdir: str | Path, which: str = "best") -> tuple[Run, Any]:
         data=meta["data"],
         evaluated=meta["evaluated"],
         began_with=meta.get("began_with", {}),
+        labels=tuple(meta.get("labels", ())),
         vocabulary=None if vocabulary is None else Vocabulary.from_json(vocabulary),
     )
     return run, params

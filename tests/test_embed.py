@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 
 import ecgssl_jax
-from ecgssl_jax import embed
+from ecgssl_jax import embed, recordings
 from ecgssl_jax.leads import LEADS
 from tests.test_encoder import RATE, RECORDS, prepared, recording, workdir
 
@@ -40,7 +40,7 @@ def expected(workdir, seeds):
 
 
 def test_a_prepared_set_is_embedded_by_parts(workdir, of_set, monkeypatch):
-    monkeypatch.setattr(embed, "_RECORDS", 4)
+    monkeypatch.setattr(recordings, "_RECORDS", 4)
     table = pyarrow.parquet.read_table(of_set("set.parquet"))
     assert table.column("record_id").to_pylist() == [str(n) for n in range(RECORDS)]
     assert {"patient_hash", "fold", "offset"} < set(table.column_names)

@@ -108,6 +108,7 @@ def load(folder: str | Path, *, tokens: Any = None) -> tuple[FrozenEncoder, Stat
         data=description["trained_on"],
         evaluated={},
         began_with={},
+        labels=(),
         vocabulary=None,
     )
     method = assembly.make_method(run.experiment)

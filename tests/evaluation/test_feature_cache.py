@@ -42,6 +42,7 @@ def make_encoder(seed=0, tokens=np.float16, **data):
         data={"synthetic": {"rate": 100.0}},
         evaluated={},
         began_with={},
+        labels=(),
         vocabulary=None,
     )
     parameters = runs.random_parameters(method, example, seed)

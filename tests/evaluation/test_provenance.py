@@ -43,6 +43,7 @@ def run(data, contents, *, probe=("mine", "a"), checkpoint="best"):
         },
         evaluated={"probe": {"name": name, "content_hash": content}},
         began_with={},
+        labels=(),
         vocabulary=None,
     )
 
