@@ -3,8 +3,8 @@
     python -m ecgssl_jax.evaluate --workdir=runs/jepa-ptbxl --config=configs/evaluate.py
 
 Linear, attention and neighbours' probes of every task that the set has, at 1, 10 and
-100 % of the labels, three seeds: a quarter of an hour for PTB-XL on 2 cores, half of it
-encoding. `configs/evaluate.py:quick` is what is done without --config: a linear probe on
+100 % of the labels, three seeds. Features, of which tokens may take a gigabyte for each
+encoder, are computed once. `configs/evaluate.py:quick` is what is done without --config: a linear probe on
 all labels. Settings follow after commas: 'configs/evaluate.py:quick,tasks=every', or as
 flags: --config.tasks=all,form --config.train_folds=1-4.
 """

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -466,3 +467,15 @@ def test_a_run_from_the_devices_memory_is_the_one_from_disk(root, tmp_path):
         losses.append([line["loss"] for line in lines])
     assert len(losses[0]) == 2 and np.isfinite(losses).all()
     assert losses[0] == losses[1]
+
+
+def test_best_by_predictions_that_no_evaluator_can_score_is_named():
+    experiment = types.SimpleNamespace(
+        checkpoint=types.SimpleNamespace(best="probe/predictions_auroc"),
+        method={"task": "all"},
+    )
+    prepared = types.SimpleNamespace(name="mine")
+    probe = types.SimpleNamespace(own=None, prepared=prepared)
+    with pytest.raises(ConfigError, match="records of mine; take 'probe/macro_auroc'"):
+        assembly.check_predictions(experiment, {"probe": probe})
+    assembly.check_predictions(experiment, {"other": probe})

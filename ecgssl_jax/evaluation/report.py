@@ -109,7 +109,7 @@ def _probe_notes(
         f"Probes on frozen features ({', '.join(protocols)}), fitted to folds "
         f"{shown(split.fit)}; fold {shown(split.select)} selected their settings; "
     )
-    lines = [fitted + figures if protocols else figures.capitalize()]
+    lines = [fitted + figures if protocols else f"T{figures[1:]}"]
     if len(protocols) < len(_protocols(cells)):
         lines.append(
             "predictions are the model's own, by the classifier that it was trained with."
@@ -121,9 +121,7 @@ def _probe_notes(
                 f"Once selected, {' and '.join(again)} probes were fitted to fold "
                 f"{shown(split.select)} as well."
             )
-    if len({key.budget for key in cells}) > 1 or "100 %" not in {
-        key.budget for key in cells
-    }:
+    if {key.budget for key in cells} - {"100 %"}:
         lines.append(
             "Fewer labels: those of so many patients, drawn anew for each seed. The "
             "selecting fold had all of its labels."

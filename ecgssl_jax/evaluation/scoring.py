@@ -175,32 +175,23 @@ def _drawn(asked: Question, split: Split, budget: Budget, seed: int) -> np.ndarr
     return found
 
 
-def _linear(training: _Training, settings: Evaluation) -> list[_Fitted]:
-    pooled = training.features["pooled"]
-    found = probes.linear_probes(pooled[training.rows], training.groups)
-    return [
-        _Fitted(
-            logits=lambda rows, probe=probe: probe.logits(pooled[rows]),
-            settings={"l2": probe.l2},
-            selection=probe.selection,
-            records=_count(group.final),
-        )
-        for probe, group in zip(found, training.groups, strict=True)
-    ]
+def _on_pooled(fit: Callable[..., Any], setting: str) -> Callable[..., list[_Fitted]]:
+    """A protocol of pooled features: `fit` makes probes that chose their `setting`."""
 
+    def fitted(training: _Training, settings: Evaluation) -> list[_Fitted]:
+        pooled = training.features["pooled"]
+        found = fit(pooled[training.rows], training.groups)
+        return [
+            _Fitted(
+                logits=lambda rows, probe=probe: probe.logits(pooled[rows]),
+                settings={setting: getattr(probe, setting)},
+                selection=probe.selection,
+                records=_count(group.final),
+            )
+            for probe, group in zip(found, training.groups, strict=True)
+        ]
 
-def _neighbours(training: _Training, settings: Evaluation) -> list[_Fitted]:
-    pooled = training.features["pooled"]
-    found = probes.neighbour_probes(pooled[training.rows], training.groups)
-    return [
-        _Fitted(
-            logits=lambda rows, probe=probe: probe.logits(pooled[rows]),
-            settings={"neighbours": probe.neighbours},
-            selection=probe.selection,
-            records=_count(group.final),
-        )
-        for probe, group in zip(found, training.groups, strict=True)
-    ]
+    return fitted
 
 
 def _attention(training: _Training, settings: Evaluation) -> list[_Fitted]:
@@ -241,9 +232,9 @@ def _recipe(chosen: AttentionSettings, share: float) -> dict[str, Any]:
 
 
 _FITS: Mapping[Protocol, tuple[Callable[..., list[_Fitted]], str]] = {
-    "linear": (_linear, "pooled"),
+    "linear": (_on_pooled(probes.linear_probes, "l2"), "pooled"),
     "attention": (_attention, "tokens"),
-    "neighbours": (_neighbours, "pooled"),
+    "neighbours": (_on_pooled(probes.neighbour_probes, "neighbours"), "pooled"),
 }
 
 
