@@ -5,7 +5,6 @@ tokens); Parquet has fixed-size lists, nested as the axes are, and further colum
 """
 
 import contextlib
-import os
 import shutil
 import tempfile
 import zipfile
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ecgssl_jax.errors import UserError
+from ecgssl_jax.output_folder import whole_file
 
 ENDINGS = (".parquet", ".npz")
 
@@ -60,15 +60,9 @@ def check_ending(path: Path) -> None:
 def open_writer(path: Path) -> Iterator[Writer]:
     """A writer of the file `path`, which is there once the context ends well."""
     check_ending(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     kind = _parquet if path.suffix == ".parquet" else _npz
-    try:
-        with kind(partial) as writer:
-            yield writer
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, kind(partial) as writer:
+        yield writer
 
 
 class _Parquet:

@@ -26,7 +26,7 @@ from ecgssl_jax import assembly, config_files, reporting, runs
 from ecgssl_jax.checkpoint import silence_echoes
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.errors import exit_with_message
-from ecgssl_jax.evaluation import labels, questions, report, retrieval
+from ecgssl_jax.evaluation import labels, predictions, questions, report, retrieval
 from ecgssl_jax.evaluation.contenders import make_contenders
 from ecgssl_jax.evaluation.online import ProbeSettings, selecting_probe
 from ecgssl_jax.evaluation.provenance import provenance_of
@@ -80,6 +80,28 @@ def main(argv: list[str] | None = None) -> None:
         evaluate(args, parse(config_files.load(args.config, overrides)))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Outcome:
+    """What there is to publish.
+
+    Attributes:
+      run: whose encoder was evaluated.
+      prepared, split: the set, and what its folds were for.
+      reported: the questions, of the reported records alone.
+      cells: the answers; empty where nothing was asked.
+      notes: what a reader must know.
+      retrieval: by the name of the direction.
+    """
+
+    run: runs.Run
+    prepared: PreparedSet
+    split: Split
+    reported: Sequence[Question]
+    cells: Mapping[Key, Cell]
+    notes: Sequence[str]
+    retrieval: Mapping[str, retrieval.Retrieval]
+
+
 def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
     """Runs the comparison that the command line asks for -> what results.json holds.
 
@@ -109,18 +131,36 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
         # Retrieval alone, which needs no probe: on the set as a whole.
         split = dataclasses.replace(split, report=(-1,))
     asked = [questions.question(prepared, task, split) for task in tasks]
+    reported = [each.only(split.report) for each in asked]
     cells = {}
     if asked:
-        cells = _compare(args, settings, encoder, prepared, asked, split)
+        rows = _answered(args, settings, encoder, prepared, asked, split)
+        *baselines, last = [row.encoder for row in rows]
+        cells = summarise(
+            rows,
+            reported,
+            pairs=[(last, other) for other in baselines],
+            draws=settings.draws,
+            level=settings.level,
+        )
     notes = report.notes(
         cells,
         split,
-        sizes={each.name: int(each.part(split.report).sum()) for each in asked},
+        sizes={each.name: len(each.rows) for each in reported},
         level=settings.level,
         provenance=provenance_of(encoder.run, encoder.method, prepared),
     )
     found = retrieval.retrieve_reports(encoder, prepared, split.report)
-    return _publish(args, settings, encoder.run, prepared, split, cells, notes, found)
+    outcome = _Outcome(
+        run=encoder.run,
+        prepared=prepared,
+        split=split,
+        reported=reported,
+        cells=cells,
+        notes=notes,
+        retrieval=found,
+    )
+    return _publish(args, settings, outcome)
 
 
 def _open(
@@ -158,15 +198,15 @@ def _tasks(settings: Evaluation, prepared: PreparedSet) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _compare(
+def _answered(
     args: argparse.Namespace,
     settings: Evaluation,
     encoder: runs.FrozenEncoder,
     prepared: PreparedSet,
     asked: Sequence[Question],
     split: Split,
-) -> dict[Key, Cell]:
-    """Answers of all contenders, with their intervals."""
+) -> list[Row]:
+    """Answers of all contenders, the trained encoder's last."""
     seeds = settings.seeds or (encoder.run.experiment.seed,)
     # Whatever the folds and tasks: so the features are the same for all of them.
     rows = np.flatnonzero(prepared.index["labels_valid"].any(axis=1))
@@ -195,7 +235,7 @@ def _compare(
             except ValueError as error:
                 raise ConfigError(f"{contender.name}: {error}") from error
         found.append(Row(encoder=contender.name, answers=row))
-    return summarise(found, asked, split, settings)
+    return found
 
 
 def _check_finite(pooled: np.ndarray, record_id: np.ndarray) -> None:
@@ -216,38 +256,38 @@ def _described(answer: Answer) -> str:
 
 
 def _publish(
-    args: argparse.Namespace,
-    settings: Evaluation,
-    run: runs.Run,
-    prepared: PreparedSet,
-    split: Split,
-    cells: Mapping[Key, Cell],
-    notes: Sequence[str],
-    found: dict[str, retrieval.Retrieval],
+    args: argparse.Namespace, settings: Evaluation, outcome: _Outcome
 ) -> dict[str, Any]:
     """Prints and writes the tables and the document, and returns the document."""
+    run, prepared, cells = outcome.run, outcome.prepared, outcome.cells
     training = runs.training_summary(args.workdir)
     document = {
         "workdir": str(args.workdir),
         "checkpoint": str(run.checkpoint),
         "step": run.step,
         "data": prepared.name,
-        "folds": dataclasses.asdict(split),
+        "folds": dataclasses.asdict(outcome.split),
         "test_folds_were_read": args.test,
         "settings": dataclasses.asdict(settings),
         "training": training,
-        "notes": list(notes),
+        "notes": list(outcome.notes),
         "summary": report.summary_as_json(cells),
         "results": report.as_json(cells),
-        "retrieval": {key: dataclasses.asdict(value) for key, value in found.items()},
+        "retrieval": {
+            direction: dataclasses.asdict(found)
+            for direction, found in outcome.retrieval.items()
+        },
         **reporting.describe_run(),
     }
     tables = report.tables(cells, prepared.name)
-    if found:
-        tables.append(retrieval.table(found, prepared.name))
-    lines = "\n".join(f"- {note}" for note in notes)
+    if outcome.retrieval:
+        tables.append(retrieval.table(outcome.retrieval, prepared.name))
+    lines = "\n".join(f"- {note}" for note in outcome.notes)
     text = "\n\n".join([*tables, lines])
-    written = report.write(_folder(args, run, prepared), text, document, cells)
+    folder = _folder(args, run, prepared)
+    written = report.write(folder, text, document, cells)
+    if cells:
+        written.append(predictions.write(folder, outcome.reported, cells))
     print(f"\n{text}\n")
     for line in _places(args.workdir, run, training, written):
         print(line)

@@ -1,6 +1,9 @@
-"""Whether results can be written to a folder, before they are computed."""
+"""Whether results can be written, before they are computed; and files that are whole."""
 
+import contextlib
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -18,3 +21,19 @@ def check_writable(folder: str | Path) -> None:
         raise OSError(
             f"cannot write to {folder} ({error}); choose another folder with --output"
         ) from error
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that takes its place once the context ends well.
+
+    So nobody finds half of it, and what was there before stays if it does not. Makes
+    the folder where it is missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

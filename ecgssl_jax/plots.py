@@ -5,14 +5,15 @@ global state, no display, no backend to choose.
 """
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ecgssl_jax.output_folder import whole_file
 from ecgssl_jax.paper import ecg_paper, mask_preview
 
 __all__ = ["ecg_paper", "loss_curve", "mask_preview", "probe_curve", "save"]
@@ -119,20 +120,5 @@ def _finish_chart(figure: Figure, axes: Axes, series: Series) -> Figure:
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes a figure as PNG, whole or not at all, and makes the folder if needed."""
-    path = os.fspath(path)
-    folder = os.path.dirname(path) or "."
-    os.makedirs(folder, exist_ok=True)
-    handle, partial = tempfile.mkstemp(
-        dir=folder, prefix=f".{os.path.basename(path)}.", suffix=".partial"
-    )
-    try:
-        with os.fdopen(handle, "wb") as file:
-            figure.savefig(file, format="png", dpi=_DPI)
-        # mkstemp's 0600 would keep a colleague from opening the picture.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(partial, 0o666 & ~umask)
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
+    with whole_file(Path(path)) as partial:
+        figure.savefig(partial, format="png", dpi=_DPI)

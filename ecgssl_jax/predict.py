@@ -12,7 +12,6 @@ Recordings are read as by `python -m ecgssl_jax.embed`.
 
 import argparse
 import csv
-import os
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from ecgssl_jax import encoder as encoders
 from ecgssl_jax.checkpoint import silence_echoes
 from ecgssl_jax.errors import UserError, exit_with_message
 from ecgssl_jax.memory import keep_freed_memory
-from ecgssl_jax.output_folder import check_writable
+from ecgssl_jax.output_folder import check_writable, whole_file
 from ecgssl_jax.recordings import add_sources, open_recordings, shared_arguments
 
 
@@ -66,20 +65,17 @@ def predict(args: argparse.Namespace) -> None:
             "which has no classifier); configs/supervised.py fine-tunes it"
         )
     source = open_recordings(encoder, args)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    partial = args.output.with_name(f".{args.output.name}.partial")
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["record_id", *labels])
-            for ids, _, found in source.batches():
-                logits = found["logits"].astype(np.float64)
-                probabilities = 1 / (1 + np.exp(-logits))
-                for name, row in zip(ids, probabilities, strict=True):
-                    writer.writerow([name, *(f"{value:.6g}" for value in row)])
-        os.replace(partial, args.output)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        whole_file(args.output) as partial,
+        partial.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["record_id", *labels])
+        for ids, _, found in source.batches():
+            logits = found["logits"].astype(np.float64)
+            probabilities = 1 / (1 + np.exp(-logits))
+            for name, row in zip(ids, probabilities, strict=True):
+                writer.writerow([name, *(f"{value:.6g}" for value in row)])
     print(f"{args.output}: {source.used} recordings, {len(labels)} labels")
     source.name_rejected(args.output)
 

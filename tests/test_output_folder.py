@@ -1,6 +1,6 @@
 import pytest
 
-from ecgssl_jax.output_folder import check_writable
+from ecgssl_jax.output_folder import check_writable, whole_file
 
 
 def test_a_folder_that_can_be_made_passes_and_is_not_made(tmp_path):
@@ -22,3 +22,20 @@ def test_a_folder_without_permission_is_named():
     # Not even root makes files in /proc.
     with pytest.raises(OSError, match="cannot write to /proc/nothing "):
         check_writable("/proc/nothing")
+
+
+def test_a_file_is_there_once_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "file"
+    with whole_file(path) as partial:
+        partial.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_that_fails_leaves_the_former_one(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("former")
+    with pytest.raises(RuntimeError), whole_file(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "former" and list(tmp_path.iterdir()) == [path]

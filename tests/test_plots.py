@@ -156,7 +156,7 @@ def test_a_failed_save_keeps_the_old_picture(tmp_path, monkeypatch):
     figure = plots.loss_curve({"a": [(0, 2.0)]})
 
     def fail(*args, **kwargs):
-        args[0].write(b"half")
+        args[0].write_bytes(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(figure, "savefig", fail)

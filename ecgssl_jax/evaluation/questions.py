@@ -19,6 +19,7 @@ class Question:
       name: of the task.
       classes: Y names.
       rows: [n] int64, of the set (or of the features `within` which they are), ascending.
+      record_id: [n] str.
       labels: [n, Y] 0 or 1.
       known: [n, Y] bool, labels that are known.
       fold: [n] int32.
@@ -29,6 +30,7 @@ class Question:
     name: str
     classes: tuple[str, ...]
     rows: np.ndarray
+    record_id: np.ndarray
     labels: np.ndarray
     known: np.ndarray
     fold: np.ndarray
@@ -38,6 +40,13 @@ class Question:
     def part(self, folds: Sequence[int]) -> np.ndarray:
         """[n] bool: the records of these folds."""
         return np.isin(self.fold, list(folds))
+
+    def only(self, folds: Sequence[int]) -> "Question":
+        """The same, asked of the records of these folds alone."""
+        part = self.part(folds)
+        by_record = ("rows", "record_id", "labels", "known", "fold", "patient")
+        found = {name: getattr(self, name)[part] for name in by_record}
+        return dataclasses.replace(self, **found)
 
     def within(self, rows: np.ndarray) -> "Question":
         """The same with its rows by their places among `rows` of the set, ascending."""
@@ -66,6 +75,7 @@ def question(prepared: PreparedSet, task: str, split: Split) -> Question:
         name=task,
         classes=found.classes,
         rows=rows,
+        record_id=np.asarray(prepared.index["record_id"][rows], str),
         labels=found.labels[used],
         known=found.known[used],
         fold=fold[used],

@@ -1,7 +1,7 @@
 """Finding the report of a record, and the record of a report, by their embeddings."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import jax
@@ -101,7 +101,7 @@ def _chance(hits: np.ndarray, total: int, depth: int) -> float:
     return float(1 - missed.mean())
 
 
-def table(directions: dict[str, Retrieval], data: str) -> str:
+def table(directions: Mapping[str, Retrieval], data: str) -> str:
     """Markdown: recall on the set `data`, and that of a random order in brackets."""
     depths = list(next(iter(directions.values())).recall)
     count = next(iter(directions.values())).num_queries

@@ -38,6 +38,8 @@ class Answer:
       settings: what was selected: the probe's strength, step or neighbours.
       selection: each candidate -> macro AUROC on the selecting folds.
       records: whose labels the probe was fitted to.
+
+    Of answers that were read back, the last three are empty.
     """
 
     task: str
@@ -46,9 +48,9 @@ class Answer:
     seed: int | None
     logits: np.ndarray
     scores: Mapping[str, metrics.MacroScore]
-    settings: Mapping[str, float]
-    selection: Mapping[str, float]
-    records: int
+    settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    selection: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    records: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -261,20 +263,24 @@ def _answer(
     budget: Budget,
     seed: int | None,
 ) -> Answer:
-    report = asked.part(split.report)
-    logits = fitted.logits(asked.rows[report])
-    labels, known = asked.labels[report], asked.known[report]
+    reported = asked.only(split.report)
+    logits = fitted.logits(reported.rows)
     return Answer(
         task=asked.name,
         protocol=protocol,
         budget=str(budget),
         seed=seed,
         logits=logits,
-        scores={
-            name: metric(logits, labels, known, names=asked.classes)
-            for name, metric in METRICS.items()
-        },
+        scores=scored(logits, reported),
         settings=fitted.settings,
         selection={f"{key:g}": value for key, value in fitted.selection.items()},
         records=fitted.records,
     )
+
+
+def scored(logits: np.ndarray, asked: Question) -> dict[str, metrics.MacroScore]:
+    """The scores, by the names of `METRICS`, of logits [n, Y] of all its records."""
+    return {
+        name: metric(logits, asked.labels, asked.known, names=asked.classes)
+        for name, metric in METRICS.items()
+    }

@@ -11,8 +11,6 @@ from ecgssl_jax.evaluation import intervals
 from ecgssl_jax.evaluation.intervals import Interval, LabelInterval
 from ecgssl_jax.evaluation.questions import Question
 from ecgssl_jax.evaluation.scoring import Answer
-from ecgssl_jax.evaluation.settings import Evaluation
-from ecgssl_jax.evaluation.split import Split
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,12 +71,19 @@ class Cell:
 def summarise(
     rows: Sequence[Row],
     questions: Sequence[Question],
-    split: Split,
-    settings: Evaluation,
+    *,
+    pairs: Sequence[tuple[str, str]],
+    draws: int,
+    level: float,
 ) -> dict[Key, Cell]:
-    """Cells in the order of the rows' answers; the last row is compared with the others.
+    """Cells in the order of the rows' answers.
 
     All intervals of a task have the same draws of patients.
+
+    Args:
+      questions: of the reported records alone, in the order of the answers' logits.
+      pairs: (encoder, other): the differences of the former from the latter.
+      draws, level: of the intervals.
     """
     asked = {each.name: each for each in questions}
     grouped: dict[Key, list[tuple[int | None, Answer]]] = {}
@@ -86,29 +91,34 @@ def summarise(
         for seed, answer in row.answers:
             key = Key(row.encoder, answer.protocol, answer.budget, answer.task)
             grouped.setdefault(key, []).append((seed, answer))
-    resampled: dict[Key, intervals.Resampled] = {}
-    cells: dict[Key, Cell] = {}
-    *baselines, last = [row.encoder for row in rows]
+    resampled = {
+        key: _resampled(asked[key.task], [answer for _, answer in found], draws)
+        for key, found in grouped.items()
+    }
+    cells = {}
     for key, found in grouped.items():
-        question = asked[key.task]
-        report = question.part(split.report)
-        resampled[key] = intervals.resample(
-            np.stack([answer.logits for _, answer in found]),
-            question.labels[report],
-            question.patient[report],
-            question.known[report],
-            draws=settings.draws,
-        )
-        others = [key._replace(encoder=name) for name in baselines]
+        others = [key._replace(encoder=other) for own, other in pairs if own == key[0]]
         cells[key] = Cell(
             seeds=[(seed, answer.seed) for seed, answer in found],
             answers=[answer for _, answer in found],
-            interval=resampled[key].macro(settings.level),
-            labels=resampled[key].labels(question.classes, settings.level),
+            interval=resampled[key].macro(level),
+            labels=resampled[key].labels(asked[key.task].classes, level),
             against={
-                other.encoder: resampled[key].minus(resampled[other], settings.level)
+                other.encoder: resampled[key].minus(resampled[other], level)
                 for other in others
-                if key.encoder == last and other in cells
+                if other in resampled
             },
         )
     return cells
+
+
+def _resampled(
+    asked: Question, found: Sequence[Answer], draws: int
+) -> intervals.Resampled:
+    return intervals.resample(
+        np.stack([answer.logits for answer in found]),
+        asked.labels,
+        asked.patient,
+        asked.known,
+        draws=draws,
+    )

@@ -19,6 +19,7 @@ def labelled_set(num_records=200, seed=0) -> tuple[PreparedSet, np.ndarray]:
     valid[::3, 1] = 0
     patient = np.arange(num_records, dtype=np.int32) // 2
     index = {
+        "record_id": np.array([f"r{number:03d}" for number in range(num_records)]),
         "labels": labels,
         "labels_valid": valid,
         "patient": patient,
