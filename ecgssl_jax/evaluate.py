@@ -27,7 +27,7 @@ from ecgssl_jax.checkpoint import silence_echoes
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.errors import exit_with_message
 from ecgssl_jax.evaluation import labels, predictions, questions, report, retrieval
-from ecgssl_jax.evaluation.contenders import make_contenders
+from ecgssl_jax.evaluation.contenders import make_contenders, trained_name
 from ecgssl_jax.evaluation.online import ProbeSettings, selecting_probe
 from ecgssl_jax.evaluation.provenance import provenance_of
 from ecgssl_jax.evaluation.questions import Question
@@ -86,6 +86,7 @@ class _Outcome:
 
     Attributes:
       run: whose encoder was evaluated.
+      encoder: its name in the tables.
       prepared, split: the set, and what its folds were for.
       reported: the questions, of the reported records alone.
       cells: the answers; empty where nothing was asked.
@@ -94,6 +95,7 @@ class _Outcome:
     """
 
     run: runs.Run
+    encoder: str
     prepared: PreparedSet
     split: Split
     reported: Sequence[Question]
@@ -153,6 +155,7 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
     found = retrieval.retrieve_reports(encoder, prepared, split.report)
     outcome = _Outcome(
         run=encoder.run,
+        encoder=trained_name(encoder),
         prepared=prepared,
         split=split,
         reported=reported,
@@ -265,6 +268,8 @@ def _publish(
         "workdir": str(args.workdir),
         "checkpoint": str(run.checkpoint),
         "step": run.step,
+        "seed": run.experiment.seed,
+        "encoder": outcome.encoder,
         "data": prepared.name,
         "folds": dataclasses.asdict(outcome.split),
         "test_folds_were_read": args.test,

@@ -88,6 +88,15 @@ class _Sample:
         return hanley_mcneil(value, self.positives, self.negatives)
 
 
+def check_settings(draws: int, level: float) -> None:
+    """Raises ValueError for too few draws, or a level that is none."""
+    if draws < 100 or not 0.5 <= level < 1:
+        raise ValueError(
+            f"draws={draws} and level={level:g}: expected 100 draws at least, and a "
+            "level of 0.5 or more, below 1"
+        )
+
+
 def hanley_mcneil(auroc, positives, negatives) -> np.ndarray:
     """Variance of an AUROC by its value and counts alone, for exponential scores.
 

@@ -26,7 +26,7 @@ def tables(cells: Mapping[Key, Cell], data: str) -> list[str]:
 
     Encoders (and protocols) by tasks: .812(04) [.801, .823] is a mean, the standard
     deviation of several seeds in its last digit, and the mean's interval. Below each
-    protocol the last encoder's distance from the others.
+    protocol encoders' distances from others, where there are any.
     """
     budgets = list(dict.fromkeys(key.budget for key in cells))
     found = []
@@ -42,6 +42,8 @@ def tables(cells: Mapping[Key, Cell], data: str) -> list[str]:
 def _table(cells: Mapping[Key, Cell], title: str) -> str:
     tasks = list(dict.fromkeys(key.task for key in cells))
     protocols = _protocols(cells)
+    # Of one encoder alone it is clear whose distances they are.
+    compared = {key.encoder for key, cell in cells.items() if cell.against}
     body = []
     for protocol in protocols:
         prefix = f"{protocol}: " if len(protocols) > 1 else ""
@@ -56,7 +58,10 @@ def _table(cells: Mapping[Key, Cell], title: str) -> str:
                 text = (
                     f"{signed_figure(difference)} {_interval(interval, signed_figure)}"
                 )
-                rows.setdefault(f"more than the {name}", {})[key.task] = text
+                row = f"more than the {name}"
+                if len(compared) > 1:
+                    row = f"{key.encoder}, more than {name}"
+                rows.setdefault(row, {})[key.task] = text
         for name, row in rows.items():
             body.append([prefix + name, *(row.get(task, "") for task in tasks)])
     return markdown_table([title, *tasks], body)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from ecgssl_jax.evaluation.budget import parse_budget
+from ecgssl_jax.evaluation.intervals import check_settings
 from ecgssl_jax.number_list import numbers
 from ecgssl_jax.settings import ConfigError, build
 
@@ -77,11 +78,7 @@ class Evaluation:
                 raise ValueError(f"{name} is empty: there is nothing to do")
         for text in self.budgets:
             parse_budget(text)
-        if self.draws < 100 or not 0.5 <= self.level < 1:
-            raise ValueError(
-                f"draws={self.draws} and level={self.level:g}: expected 100 draws at "
-                "least, and a level of 0.5 or more, below 1"
-            )
+        check_settings(self.draws, self.level)
 
 
 def parse(config: Mapping[str, Any]) -> Evaluation:

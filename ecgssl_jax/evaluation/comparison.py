@@ -1,0 +1,207 @@
+"""Several evaluations of the same records, side by side."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from ecgssl_jax.evaluation import predictions
+from ecgssl_jax.evaluation.predictions import Predictions
+from ecgssl_jax.evaluation.questions import Question
+from ecgssl_jax.evaluation.scoring import Answer, scored
+from ecgssl_jax.evaluation.settings import Protocol
+from ecgssl_jax.evaluation.summary import Key, Row
+from ecgssl_jax.settings import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluated:
+    """What an evaluation left in its folder.
+
+    Attributes:
+      folder: of its results.
+      document: of results.json.
+      predictions: of all encoders that it compared.
+    """
+
+    folder: Path
+    document: Mapping[str, Any]
+    predictions: Predictions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Contestant:
+    """A row of the comparison.
+
+    Attributes:
+      name: as the table has it.
+      runs: evaluations that count as its seeds.
+    """
+
+    name: str
+    runs: Sequence[Evaluated]
+
+
+def read(folder: Path) -> Evaluated:
+    """The evaluation whose results are in the folder.
+
+    Raises:
+      ConfigError: there are none, or they are damaged or of another version.
+    """
+    found = predictions.read(folder)
+    path = folder / "results.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not {"encoder", "seed", "notes"} <= document.keys():
+        raise ConfigError(
+            f"{path} was written by another version; evaluate the run again with "
+            "python -m ecgssl_jax.evaluate"
+        )
+    return Evaluated(folder=folder, document=document, predictions=found)
+
+
+def shared_questions(contestants: Sequence[Contestant]) -> list[Question]:
+    """The tasks that all evaluations answered, of the same records.
+
+    Raises:
+      ConfigError: no such task, or other records or labels.
+    """
+    first, *others = (run for each in contestants for run in each.runs)
+    questions = dict(first.predictions.questions)
+    for other in others:
+        theirs = other.predictions.questions
+        questions = {task: asked for task, asked in questions.items() if task in theirs}
+        for task, asked in questions.items():
+            _check_same(task, asked, theirs[task], first, other)
+    if not questions:
+        known = "; ".join(
+            f"{run.folder}: {', '.join(run.predictions.questions)}"
+            for run in (first, *others)
+        )
+        raise ConfigError(f"the evaluations have no task in common ({known})")
+    return list(questions.values())
+
+
+def _check_same(
+    task: str, asked: Question, theirs: Question, first: Evaluated, other: Evaluated
+) -> None:
+    """Raises ConfigError unless both are asked of the same records, with equal labels."""
+    where = f"{other.folder} and {first.folder}, {task}:"
+    sets = " and ".join(
+        f"{each.document['data']}, folds {each.document['folds']['report']}"
+        for each in (other, first)
+    )
+    if not np.array_equal(asked.record_id, theirs.record_id):
+        raise ConfigError(
+            f"{where} other records ({sets}); only figures of the same ones can be "
+            "compared. Evaluate both alike"
+        )
+    same = asked.classes == theirs.classes and all(
+        np.array_equal(getattr(asked, name), getattr(theirs, name))
+        for name in ("labels", "known", "patient")
+    )
+    if not same:
+        raise ConfigError(
+            f"{where} other labels or patients of the same records ({sets}); was the "
+            "set prepared again? Evaluate both on the same one"
+        )
+
+
+def rows_of(
+    contestants: Sequence[Contestant], questions: Sequence[Question]
+) -> list[Row]:
+    """The baselines, then the contestants in their order.
+
+    A baseline that is the same for several contestants, as the log spectrum is for all
+    of them, is one row.
+    """
+    asked = {each.name: each for each in questions}
+    baselines: dict[str, list[tuple[list[str], Row]]] = {}
+    trained = []
+    for contestant in contestants:
+        for row in _rows(contestant, asked):
+            if row.encoder == contestant.name:
+                trained.append(row)
+                continue
+            for names, known in baselines.setdefault(row.encoder, []):
+                if _is_same(known, row):
+                    names.append(contestant.name)
+                    break
+            else:
+                baselines[row.encoder].append(([contestant.name], row))
+    found = []
+    for encoder, variants in baselines.items():
+        for names, row in variants:
+            of = f" of {', '.join(names)}" if len(variants) > 1 else ""
+            found.append(dataclasses.replace(row, encoder=encoder + of))
+    return [*found, *trained]
+
+
+def _rows(contestant: Contestant, asked: Mapping[str, Question]) -> Iterator[Row]:
+    """One for each encoder that all of its evaluations have: the trained one's by its name."""
+    by_run = [dict(_answers(run, asked)) for run in contestant.runs]
+    shared = [key for key in by_run[0] if all(key in found for found in by_run)]
+    for encoder in dict.fromkeys(key.encoder for key in shared):
+        answers = [
+            answer
+            for key in shared
+            if key.encoder == encoder
+            for found in by_run
+            for answer in found[key]
+        ]
+        yield Row(encoder=encoder or contestant.name, answers=answers)
+
+
+def _answers(
+    run: Evaluated, asked: Mapping[str, Question]
+) -> Iterator[tuple[Key, list[tuple[int | None, Answer]]]]:
+    """The evaluation's cells; the trained encoder has no name there, and its run's seed."""
+    trained = run.document["encoder"]
+    for key, logits in run.predictions.logits.items():
+        if key.task not in asked:
+            continue
+        own = key.encoder == trained
+        answers = [
+            (
+                run.document["seed"] if own else encoder_seed,
+                Answer(
+                    task=key.task,
+                    protocol=cast(Protocol, key.protocol),
+                    budget=key.budget,
+                    seed=seed,
+                    logits=values,
+                    scores=scored(values, asked[key.task]),
+                ),
+            )
+            for (encoder_seed, seed), values in zip(
+                logits.seeds, logits.values, strict=True
+            )
+        ]
+        yield key._replace(encoder="" if own else key.encoder), answers
+
+
+def _is_same(one: Row, other: Row) -> bool:
+    return len(one.answers) == len(other.answers) and all(
+        np.array_equal(first.logits, second.logits)
+        for (_, first), (_, second) in zip(one.answers, other.answers, strict=True)
+    )
+
+
+def notes_of(contestants: Sequence[Contestant]) -> list[str]:
+    """What the evaluations' readers must know; what is said of all of them once."""
+    runs = [(each.name, run) for each in contestants for run in each.runs]
+    said: dict[str, list[str]] = {}
+    for name, run in runs:
+        for note in run.document["notes"]:
+            names = said.setdefault(note, [])
+            if name not in names:
+                names.append(name)
+    return [
+        note if len(names) == len(contestants) else f"{', '.join(names)}: {note}"
+        for note, names in said.items()
+    ]

@@ -1,0 +1,98 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ecgssl_jax.evaluation import comparison
+from ecgssl_jax.evaluation.comparison import Contestant
+from ecgssl_jax.settings import ConfigError
+from tests.evaluation.evaluated import TRAINED, leave, logits, reported
+
+SPECTRUM = logits(2, seed=7)
+
+
+def contestants(tmp_path, **given) -> list[Contestant]:
+    """Name -> the trained logits of its seeds; all with the same spectrum."""
+    found = []
+    for name, of_seeds in given.items():
+        runs = []
+        for seed, values in enumerate(of_seeds):
+            random = logits(3, seed=100 * len(found) + seed)
+            rows = {"log spectrum": SPECTRUM, "random": random, TRAINED: values}
+            folder = leave(tmp_path / f"{name}-{seed}", rows, seed=seed)
+            runs.append(comparison.read(folder))
+        found.append(Contestant(name=name, runs=runs))
+    return found
+
+
+def test_runs_that_are_named_together_are_seeds_of_one_row(tmp_path):
+    values = [logits(1, seed=1), logits(1, seed=2)]
+    given = contestants(tmp_path, a=values)
+    *_, row = comparison.rows_of(given, comparison.shared_questions(given))
+    assert row.encoder == "a" and [seed for seed, _ in row.answers] == [0, 1]
+    for (_, found), expected in zip(row.answers, values, strict=True):
+        np.testing.assert_array_equal(found.logits, expected)
+        assert found.scores["auroc"].value > 0.6
+
+
+def test_a_baseline_that_all_share_is_one_row_and_others_say_whose_they_are(tmp_path):
+    given = contestants(tmp_path, a=[logits(1)], b=[logits(2)])
+    rows = comparison.rows_of(given, comparison.shared_questions(given))
+    names = [row.encoder for row in rows]
+    assert names == ["log spectrum", "random of a", "random of b", "a", "b"]
+
+
+def test_other_records_are_refused(tmp_path):
+    one = leave(tmp_path / "one", {TRAINED: logits(1)})
+    asked = reported((5,))
+    two = leave(tmp_path / "two", {TRAINED: logits(1, asked=asked)}, asked=asked)
+    given = [
+        Contestant(name=folder.parent.name, runs=[comparison.read(folder)])
+        for folder in (one, two)
+    ]
+    with pytest.raises(
+        ConfigError, match=r"other records \(mine, folds \[5\] and mine, folds \[4\]\)"
+    ):
+        comparison.shared_questions(given)
+
+
+def test_other_labels_are_refused(tmp_path):
+    asked = reported()
+    other = dataclasses.replace(asked, labels=1 - asked.labels)
+    runs = [
+        comparison.read(leave(tmp_path / name, {TRAINED: logits(1)}, asked=each))
+        for name, each in (("one", asked), ("two", other))
+    ]
+    with pytest.raises(ConfigError, match="was the set prepared again"):
+        comparison.shared_questions([Contestant(name="both", runs=runs)])
+
+
+def test_no_common_task_is_named(tmp_path):
+    asked = reported()
+    other = dataclasses.replace(asked, name="others")
+    runs = [
+        comparison.read(leave(tmp_path / name, {TRAINED: logits(1)}, asked=each))
+        for name, each in (("one", asked), ("two", other))
+    ]
+    with pytest.raises(ConfigError, match="no task in common .*one.*labels; .*others"):
+        comparison.shared_questions([Contestant(name="both", runs=runs)])
+
+
+def test_notes_that_hold_for_all_are_said_once(tmp_path):
+    given = [
+        Contestant(
+            name=name,
+            runs=[
+                comparison.read(leave(tmp_path / name, {TRAINED: logits(1)}, notes=x))
+            ],
+        )
+        for name, x in (("a", ("all", "some")), ("b", ("all",)))
+    ]
+    assert comparison.notes_of(given) == ["all", "a: some"]
+
+
+def test_results_of_another_version_are_explained(tmp_path):
+    folder = leave(tmp_path, {TRAINED: logits(1)})
+    (folder / "results.json").write_text("{}")
+    with pytest.raises(ConfigError, match="another version; evaluate the run again"):
+        comparison.read(folder)
