@@ -158,11 +158,15 @@ def make_pipeline(
     )
 
 
-def make_task(experiment: Experiment) -> Task:
+def make_task(experiment: Experiment, before: Mapping[str, Any] | None = None) -> Task:
     """Checks the config, opens the data and builds everything.
 
     What can be checked without data comes first; nothing is compiled, and no signal
     is read.
+
+    Args:
+      before: of a run that is continued, its checkpoint's `meta`; what it began with
+        is not looked at again.
 
     Raises:
       ConfigError: a config that cannot be run.
@@ -192,7 +196,10 @@ def make_task(experiment: Experiment) -> Task:
     evaluators = make_evaluators(experiment, probes, mixture, method, mesh)
     check_predictions(experiment, evaluators)
     report_data(experiment, mixture)
-    begin, started = make_start(experiment, method, mixture, pipeline.labels, mesh)
+    if before:
+        begin, started = None, before.get("began_with", {})
+    else:
+        begin, started = make_start(experiment, method, mixture, pipeline.labels, mesh)
     task = Task(
         method=method,
         statistics=statistics_of(mixture.sets),

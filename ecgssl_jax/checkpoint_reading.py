@@ -1,5 +1,6 @@
 """Checkpoints read without the program that wrote them: arrays of NumPy, by path."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +52,23 @@ def load_params(
         f"no intact checkpoint at {path}:{''.join(findings)}\nRead another folder, or "
         "copy an intact checkpoint there."
     )
+
+
+def saved_meta(path: str | epath.Path) -> dict[str, Any]:
+    """`meta` of the newest checkpoint at `path` that tells it; empty where none does.
+
+    Args:
+      path: as for `load_params`.
+    """
+    try:
+        folders = _find(absolute(path))
+    except FileNotFoundError:
+        return {}
+    for folder in folders:
+        # What else is damaged is for those to say who read the arrays.
+        with contextlib.suppress(DamagedCheckpointError):
+            return manifest.read(folder).meta
+    return {}
 
 
 def _find(path: epath.Path) -> list[epath.Path]:

@@ -24,6 +24,7 @@ from ecgssl_jax import config_files, pictures, processes, reporting
 from ecgssl_jax.assembly import make_task
 from ecgssl_jax.checkpoint import CheckpointWriteError, silence_echoes
 from ecgssl_jax.checkpoint_manifest import CheckpointError
+from ecgssl_jax.checkpoint_reading import saved_meta
 from ecgssl_jax.config_completion import complete
 from ecgssl_jax.errors import UserError, exit_with_message
 from ecgssl_jax.experiment import parse
@@ -85,11 +86,12 @@ def _run(argv: list[str]) -> None:
         )
     config = config_files.load(args.config, overrides)
     processes.initialise(args.coordinator, args.num_processes, args.process_id)
-    config = complete(config)
-    experiment = parse(config)
     workdir = Path(args.workdir or default_workdir(args.config))
+    before = saved_meta(str(workdir / "checkpoints"))
+    config = complete(config, before)
+    experiment = parse(config)
     # First what can be refused, so that nothing is left of a run that is.
-    task = make_task(experiment)
+    task = make_task(experiment, before)
     with only_run(workdir):
         train(experiment, task, workdir, meta={"config": config})
         if processes.is_first():

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ecgssl_jax import sharding
 from ecgssl_jax.build_method import make_method
 from ecgssl_jax.checkpoint_manifest import DamagedCheckpointError
-from ecgssl_jax.checkpoint_reading import load_params
+from ecgssl_jax.checkpoint_reading import load_params, saved_meta
 from ecgssl_jax.data.mixture import check_crop
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.data.text import Vocabulary
@@ -77,15 +77,7 @@ def open_run(workdir: str | Path, which: str = "best") -> tuple[Run, Any]:
       DamagedCheckpointError: none that is intact.
       ConfigError: the checkpoint holds no config or data, or not valid ones.
     """
-    workdir = Path(workdir)
-    if not workdir.is_dir():
-        raise FileNotFoundError(
-            f"there is no run in {workdir}: the workdir is the folder that "
-            "python -m ecgssl_jax.main wrote to, such as runs/jepa"
-        )
-    folder = workdir / "checkpoints"
-    if which == "best" and any(_steps(workdir / "best")):
-        folder = workdir / "best"
+    folder = _checkpoints(Path(workdir), which)
     try:
         params, meta = load_params(str(folder), subtree="params")
     except DamagedCheckpointError as error:
@@ -94,13 +86,43 @@ def open_run(workdir: str | Path, which: str = "best") -> tuple[Run, Any]:
         raise DamagedCheckpointError(
             f"{error} The newest checkpoint is read with --checkpoint=newest."
         ) from error
+    return _run_of(meta, folder), params
+
+
+def saved_run(workdir: str | Path, which: str = "best") -> Run:
+    """As `open_run`, without the arrays; nothing says whether those are intact.
+
+    Raises:
+      FileNotFoundError, ConfigError: as `open_run`.
+    """
+    folder = _checkpoints(Path(workdir), which)
+    meta = saved_meta(str(folder))
+    if not meta:
+        raise FileNotFoundError(f"no checkpoint in {folder} says what it is of")
+    return _run_of(meta, folder)
+
+
+def _checkpoints(workdir: Path, which: str) -> Path:
+    """The folder of the best ones or of the newest."""
+    if not workdir.is_dir():
+        raise FileNotFoundError(
+            f"there is no run in {workdir}: the workdir is the folder that "
+            "python -m ecgssl_jax.main wrote to, such as runs/jepa"
+        )
+    if which == "best" and any(_steps(workdir / "best")):
+        return workdir / "best"
+    return workdir / "checkpoints"
+
+
+def _run_of(meta: Mapping[str, Any], folder: Path) -> Run:
+    """What a checkpoint of the folder says of its run."""
     if not {"config", "data", "evaluated", "tokens"} <= meta.keys():
         raise ConfigError(
             f"the checkpoint in {folder} does not say what it is of; it was not "
             "written by python -m ecgssl_jax.main, or by an earlier version of it"
         )
     step, vocabulary = int(meta["step"]), meta["tokens"].get("vocabulary")
-    run = Run(
+    return Run(
         experiment=parse(meta["config"]),
         checkpoint=folder / str(step),
         step=step,
@@ -110,7 +132,6 @@ def open_run(workdir: str | Path, which: str = "best") -> tuple[Run, Any]:
         labels=tuple(meta.get("labels", ())),
         vocabulary=None if vocabulary is None else Vocabulary.from_json(vocabulary),
     )
-    return run, params
 
 
 def _steps(folder: Path) -> list[int]:

@@ -7,7 +7,7 @@ import pytest
 
 from ecgssl_jax.checkpoint import Checkpointer
 from ecgssl_jax.checkpoint_manifest import DamagedCheckpointError
-from ecgssl_jax.checkpoint_reading import load_params
+from ecgssl_jax.checkpoint_reading import load_params, saved_meta
 
 
 def make_state(step):
@@ -90,3 +90,14 @@ def test_a_folder_without_a_checkpoint_is_an_error_that_says_what_is_there(tmp_p
         load_params(tmp_path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_params(tmp_path / "nowhere")
+
+
+def test_what_a_checkpoint_says_is_read_without_its_arrays(tmp_path):
+    assert saved_meta(tmp_path) == {}
+    save_steps(tmp_path, [1, 2])
+    for file in (tmp_path / "2" / "state").rglob("d/*"):
+        file.unlink()
+    assert saved_meta(tmp_path) == {"seed": 2, "step": 2}
+    for file in (tmp_path / "2" / "manifest").iterdir():
+        file.write_text("{")
+    assert saved_meta(tmp_path)["step"] == 1

@@ -159,7 +159,12 @@ def test_a_run_goes_on_from_its_checkpoint_and_says_what_it_began_with(
     for folder in (parts / "checkpoints").glob("4"):
         # As if it had died before: the run goes on from step 2.
         folder.rename(tmp_path / "gone")
-    main.main([*command, f"--workdir={parts}"])
+    # The run that it began with is needed no longer.
+    encoder.rename(tmp_path / "moved")
+    try:
+        main.main([*command, f"--workdir={parts}"])
+    finally:
+        (tmp_path / "moved").rename(encoder)
     states = [runs.open_run(path, "newest")[1] for path in (whole, parts)]
     for one, other in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(one, other)
