@@ -26,10 +26,17 @@ from ecgssl_jax import assembly, config_files, reporting, runs
 from ecgssl_jax.checkpoint import silence_echoes
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.errors import exit_with_message
-from ecgssl_jax.evaluation import labels, predictions, questions, report, retrieval
+from ecgssl_jax.evaluation import (
+    labels,
+    overlap,
+    predictions,
+    questions,
+    report,
+    retrieval,
+)
 from ecgssl_jax.evaluation.contenders import make_contenders, trained_name
 from ecgssl_jax.evaluation.online import ProbeSettings, selecting_probe
-from ecgssl_jax.evaluation.provenance import provenance_of
+from ecgssl_jax.evaluation.provenance import provenance_of, trainings
 from ecgssl_jax.evaluation.questions import Question
 from ecgssl_jax.evaluation.scoring import Answer, answers
 from ecgssl_jax.evaluation.settings import Evaluation, parse
@@ -152,6 +159,7 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
         level=settings.level,
         provenance=provenance_of(encoder.run, encoder.method, prepared),
     )
+    notes += _overlap_notes(settings, encoder, prepared, split)
     found = retrieval.retrieve_reports(encoder, prepared, split.report)
     outcome = _Outcome(
         run=encoder.run,
@@ -181,6 +189,23 @@ def _open(
     data = experiment.data
     data = dataclasses.replace(data, root=settings.root or data.root)
     return assembly.open_set(data, name), split
+
+
+def _overlap_notes(
+    settings: Evaluation,
+    encoder: runs.FrozenEncoder,
+    prepared: PreparedSet,
+    split: Split,
+) -> list[str]:
+    """What other sets, which were trained on, have of the reported records."""
+    rows = np.flatnonzero(np.isin(prepared.index["fold"], split.report))
+    root = Path(settings.root or encoder.run.experiment.data.root)
+    found = [
+        overlap.note(each)
+        for _, trained in trainings(encoder.run, encoder.method)
+        for each in overlap.overlaps_of(trained, prepared, rows, root)
+    ]
+    return [note for note in dict.fromkeys(found) if note]
 
 
 def _default_set(experiment: Experiment) -> tuple[str, ProbeSettings]:

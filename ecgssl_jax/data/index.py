@@ -43,6 +43,7 @@ def make_row(record: Record, window: Window, labels: Sequence[str]) -> dict[str,
         "labels": np.where(valid, values, 0),
         "labels_valid": valid,
         "text": record.text,
+        "signal_hash": window.digest.hex(),
         "attributes": json.dumps(attributes, ensure_ascii=False, default=str),
     }
 

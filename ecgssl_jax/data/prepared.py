@@ -58,8 +58,9 @@ class PreparedSet:
       num_records: N.
       label_table: further facts about a label, by its name.
       index: columns of N entries, each read when it is first asked for: record_id,
-        patient_hash, text, attributes (JSON) as objects; patient, fold, length,
-        offset int32; lead_valid [N, C] bool; labels, labels_valid [N, Y] uint8.
+        patient_hash, signal_hash (equal for equal signals), text, attributes (JSON) as
+        objects; patient, fold, length, offset int32; lead_valid [N, C] bool; labels,
+        labels_valid [N, Y] uint8.
       metadata: all of metadata.json.
     """
 

@@ -175,6 +175,7 @@ def write_tfds_metadata(
             "labels": raw(np.uint8, num_labels),
             "labels_valid": raw(np.uint8, num_labels),
             "text": text(),
+            "signal_hash": text(),
             "attributes": text(),
         }
     )

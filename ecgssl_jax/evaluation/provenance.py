@@ -41,7 +41,7 @@ def provenance_of(run: Run, method: Method, prepared: PreparedSet) -> Provenance
     everything = set(prepared.index["fold"].tolist())
     used: list[Mapping[str, Any]] = []
     learnt: dict[str, set[int]] = {}
-    for kinds, data in _trainings(run, method):
+    for kinds, data in trainings(run, method):
         for then in data.values():
             used.append(then)
             if not _is_same(prepared, then):
@@ -64,7 +64,7 @@ def provenance_of(run: Run, method: Method, prepared: PreparedSet) -> Provenance
     )
 
 
-def _trainings(
+def trainings(
     run: Run, method: Method
 ) -> Iterator[tuple[tuple[str, ...], Mapping[str, Mapping[str, Any]]]]:
     """(what was learnt from, the sets) of the run, and of all that it began with."""

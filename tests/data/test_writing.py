@@ -122,6 +122,19 @@ def test_patients_are_hashed_numbered_and_never_stored(
     assert b"secret" not in (salted.directory / "metadata.json").read_bytes()
 
 
+def test_equal_signals_of_different_sets_have_equal_hashes(
+    tmp_path, make_record, make_source
+):
+    one = prepare_dataset(
+        make_source([make_record(i, id=f"a{i}") for i in (0, 1, 2)]), tmp_path / "one"
+    )
+    other = prepare_dataset(
+        make_source([make_record(i, patient="P") for i in (3, 2)]), tmp_path / "other"
+    )
+    first, second = (each.index["signal_hash"].tolist() for each in (one, other))
+    assert first[2] == second[1] and len({*first, *second}) == 4
+
+
 def test_windows_keep_record_patient_offset_and_length(
     tmp_path, make_record, make_source
 ):

@@ -1,0 +1,99 @@
+"""Records of the evaluated set that a training saw in another set.
+
+Folds tell what a training saw of the set itself. Archives are copies of each other,
+though, in part: so records are told by the hashes of their signals, and patients by
+theirs.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecgssl_jax.data.prepared import DamagedSetError, PreparedSet, open_prepared
+
+# Equal for equal content as it is stored: samples, rate, resolution, missing leads.
+SIGNALS = "signal_hash"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """With one set that was trained on.
+
+    Attributes:
+      name: of that set.
+      records: reported ones whose signals are in it.
+      patients: reported ones who are in it; only of sets with one name and salt.
+      unknown: why neither is known; empty where they are.
+    """
+
+    name: str
+    records: int = 0
+    patients: int = 0
+    unknown: str = ""
+
+
+def overlaps_of(
+    trained: Mapping[str, Mapping[str, Any]],
+    prepared: PreparedSet,
+    rows: np.ndarray,
+    root: Path,
+) -> Iterator[Overlap]:
+    """Of each other set that was trained on, what it has of these records.
+
+    Args:
+      trained: a run's `data`: name -> what it says of a set.
+      rows: [n] of the evaluated set.
+      root: folder of the prepared sets.
+    """
+    for name, then in trained.items():
+        if then["content_hash"] == prepared.metadata["content_hash"]:
+            continue
+        try:
+            other = open_prepared(root / name)
+        except (FileNotFoundError, DamagedSetError):
+            yield Overlap(name=name, unknown=f"it is not in {root}")
+            continue
+        if other.metadata["content_hash"] != then["content_hash"]:
+            yield Overlap(name=name, unknown=f"in {root} it has other contents now")
+        elif SIGNALS not in other.index or SIGNALS not in prepared.index:
+            yield Overlap(
+                name=name,
+                unknown="they were not both prepared with hashes of the signals; prepare them again",
+            )
+        else:
+            seen = np.arange(len(other))
+            if then["folds"] is not None:
+                seen = np.flatnonzero(np.isin(other.index["fold"], then["folds"]))
+            shared = {
+                hashes: _shared(prepared.index[hashes][rows], other.index[hashes][seen])
+                for hashes in (SIGNALS, "patient_hash")
+            }
+            yield Overlap(
+                name=name,
+                records=len(shared[SIGNALS]),
+                patients=len(set(shared["patient_hash"])),
+            )
+
+
+def _shared(own: np.ndarray, seen: np.ndarray) -> list[str]:
+    """Those of `own` that were seen."""
+    known = set(seen)
+    return [each for each in own if each in known]
+
+
+def note(found: Overlap) -> str:
+    """What it means for the figures; empty where nothing is shared."""
+    if found.unknown:
+        return (
+            f"Whether {found.name}, which the pre-training saw, holds any of these "
+            f"records is unknown: {found.unknown}."
+        )
+    if not found.records and not found.patients:
+        return ""
+    return (
+        f"The pre-training saw {found.records} of these records and {found.patients} of "
+        f"these patients in {found.name}: what it makes of them says nothing of new ones."
+    )
