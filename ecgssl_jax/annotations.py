@@ -1,5 +1,6 @@
 """Texts and labels of records, as a method asks for them, and whether they teach any."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from ecgssl_jax.data.pipeline import Pipeline
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.data.reports import NO_TEXT
 from ecgssl_jax.data.text import Texts, Vocabulary, encode_texts
+from ecgssl_jax.evaluation.budget import draw, parse_budget
 from ecgssl_jax.evaluation.labels import labels_of
 from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.methods.base import LabelShape, Method, TextShape
@@ -50,6 +52,50 @@ def make_labels(
         tables.append(labels)
         masks.append(known)
     return np.concatenate(tables), np.concatenate(masks)
+
+
+def labelled_part(
+    mixture: Mixture, labels: tuple[np.ndarray, np.ndarray], shape: LabelShape
+) -> Mixture:
+    """The records to learn labels from: those that have any, within the budget.
+
+    Args:
+      labels: of all records [N, Y], and which are known.
+
+    Raises:
+      ConfigError: an unknown budget, or a set without such a record.
+    """
+    values, known = labels
+    records = mixture.records[known[mixture.records].any(axis=1)]
+    try:
+        budget = parse_budget(shape.budget)
+    except ConfigError as error:
+        raise ConfigError(f"config.method.budget: {error}") from error
+    chosen = np.zeros(len(known), bool)
+    chosen[records] = draw(
+        budget,
+        mixture.patients[records],
+        values[records],
+        known[records],
+        population=int(mixture.patients.max()) + 1,
+        seed=shape.budget_seed,
+    )
+    rows = []
+    for prepared, first, part in zip(
+        mixture.sets, mixture.first, mixture.rows, strict=True
+    ):
+        own = part[chosen[first + part]]
+        if not len(own):
+            raise ConfigError(
+                f"config.data: no label of the {len(part)} records of {prepared.name} to "
+                "train on is known, or within config.method.budget; choose other folds "
+                "or another set"
+            )
+        rows.append(own)
+    count, all_of_them = sum(map(len, rows)), len(mixture.records)
+    if count < all_of_them:
+        reporting.say(f"labels: learning from {count} of {all_of_them} records")
+    return dataclasses.replace(mixture, rows=tuple(rows))
 
 
 def make_texts(
@@ -109,7 +155,7 @@ def check_batches(experiment: Experiment, method: Method, pipeline: Pipeline) ->
             )
     _check_leads(method, mixture)
     held = len(mixture.records)
-    texts, labels = pipeline.texts, pipeline.labels
+    texts = pipeline.texts
     if texts is not None:
         ids = texts.ids[mixture.records]
         distinct = len(np.unique(ids[ids != NO_TEXT]))
@@ -119,11 +165,6 @@ def check_batches(experiment: Experiment, method: Method, pipeline: Pipeline) ->
                 "reports, and two at least are needed to tell them apart; choose other "
                 "folds, another set or another method"
             )
-    if labels is not None and not labels[1][mixture.records].any():
-        raise ConfigError(
-            f"config.data: no label of the {held} records to train on is known; choose "
-            "other folds or another set"
-        )
 
 
 def _check_leads(method: Method, mixture: Mixture) -> None:

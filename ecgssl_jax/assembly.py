@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ecgssl_jax import device_cache, processes, reporting, sharding
-from ecgssl_jax.annotations import check_batches, make_labels, make_texts
+from ecgssl_jax.annotations import check_batches, labelled_part, make_labels, make_texts
 from ecgssl_jax.build_method import make_method
 from ecgssl_jax.data import masks as masks_lib
 from ecgssl_jax.data.host_cache import check_memory
@@ -27,7 +29,7 @@ from ecgssl_jax.evaluation.online import (
     make_probe,
 )
 from ecgssl_jax.experiment import EMBEDDED, Data, Experiment
-from ecgssl_jax.methods.base import LabelShape, Method
+from ecgssl_jax.methods.base import Method
 from ecgssl_jax.settings import ConfigError, near
 from ecgssl_jax.signals import prepare_views
 from ecgssl_jax.signals.views import build_views, check_views
@@ -137,7 +139,7 @@ def make_pipeline(
     mixture: Mixture,
     *,
     texts: Texts | None = None,
-    labels: LabelShape | None = None,
+    labels: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Pipeline:
     """The batches of the run, with texts and labels where they are given.
 
@@ -153,7 +155,7 @@ def make_pipeline(
         num_patches=num_patches,
         seed=experiment.seed,
         batch_size=experiment.batch_size,
-        labels=None if labels is None else make_labels(mixture.sets, labels),
+        labels=labels,
         texts=texts,
     )
 
@@ -189,7 +191,11 @@ def make_task(experiment: Experiment, before: Mapping[str, Any] | None = None) -
         tokens = {"vocabulary": vocabulary.as_json()}
         reports = list(mixture.column("text"))
         texts = make_texts(reports, vocabulary, method.text, mixture.records)
-    pipeline = make_pipeline(experiment, mixture, texts=texts, labels=method.labels)
+    labels = None
+    if method.labels is not None:
+        labels = make_labels(mixture.sets, method.labels)
+        mixture = labelled_part(mixture, labels, method.labels)
+    pipeline = make_pipeline(experiment, mixture, texts=texts, labels=labels)
     check_batches(experiment, method, pipeline)
     if data.cache == "host":
         check_memory(mixture)
@@ -210,6 +216,7 @@ def make_task(experiment: Experiment, before: Mapping[str, Any] | None = None) -
         meta={
             "began_with": started,
             "labels": list(label_names(method, mixture)),
+            "records": len(mixture.records),
             "data": describe_mixture(data, mixture),
             "evaluated": {
                 name: describe_data(evaluator.prepared)

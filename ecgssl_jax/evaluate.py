@@ -13,6 +13,7 @@ workdir's folder `evaluation` (`evaluation-SET` of another set) as results.md, .
 
 import argparse
 import dataclasses
+import itertools
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,12 +35,19 @@ from ecgssl_jax.evaluation import (
     report,
     retrieval,
 )
+from ecgssl_jax.evaluation.budget import parse_budget
 from ecgssl_jax.evaluation.contenders import make_contenders, trained_name
 from ecgssl_jax.evaluation.online import ProbeSettings, selecting_probe
 from ecgssl_jax.evaluation.provenance import provenance_of, trainings
 from ecgssl_jax.evaluation.questions import Question
 from ecgssl_jax.evaluation.scoring import Answer, answers
-from ecgssl_jax.evaluation.settings import Evaluation, parse
+from ecgssl_jax.evaluation.settings import (
+    FROM_SCRATCH,
+    TUNING,
+    Evaluation,
+    Protocol,
+    parse,
+)
 from ecgssl_jax.evaluation.split import Split, final_split, validation_split
 from ecgssl_jax.evaluation.summary import Cell, Key, Row, summarise
 from ecgssl_jax.experiment import Experiment
@@ -256,14 +264,56 @@ def _answered(
             own = seeds if seed is None else (seed,)
             try:
                 for each in answers(
-                    features, placed, split, settings, own, own_task=contender.own_task
+                    features, placed, split, settings, own, own=contender.own
                 ):
                     print(f"  {_described(each)}", flush=True)
                     row.append((seed, each))
             except ValueError as error:
                 raise ConfigError(f"{contender.name}: {error}") from error
         found.append(Row(encoder=contender.name, answers=row))
-    return found
+    return _with_tuned(found, args, settings, encoder, prepared, asked, split)
+
+
+def _with_tuned(
+    rows: Sequence[Row],
+    args: argparse.Namespace,
+    settings: Evaluation,
+    encoder: runs.FrozenEncoder,
+    prepared: PreparedSet,
+    asked: Sequence[Question],
+    split: Split,
+) -> list[Row]:
+    """The rows with the answers of protocols that train the encoder too, if any."""
+    protocols: list[Protocol] = [each for each in TUNING if each in settings.protocols]
+    if not protocols:
+        return list(rows)
+    # TensorFlow, which feeds the training, is not for those who only probe.
+    from ecgssl_jax.finetuning import FineTuner
+
+    tuner = FineTuner(
+        run=encoder.run,
+        workdir=args.workdir,
+        prepared=prepared,
+        split=split,
+        settings=settings.finetuning,
+        folder=Path(settings.finetuning.folder or args.workdir / "finetuned"),
+    )
+    seeds = settings.seeds or (encoder.run.experiment.seed,)
+
+    def tuned(scratch: bool) -> list[tuple[None, Answer]]:
+        found = []
+        for text, seed in itertools.product(settings.budgets, seeds):
+            budget = parse_budget(text)
+            for each in tuner.answers(asked, budget, seed, protocols, scratch=scratch):
+                print(f"  {_described(each)}", flush=True)
+                found.append((None, each))
+        return found
+
+    *baselines, own = rows
+    if FROM_SCRATCH in settings.baselines:
+        baselines.append(Row(encoder=FROM_SCRATCH, answers=tuned(scratch=True)))
+    answers_of_own = [*own.answers, *tuned(scratch=False)]
+    return [*baselines, dataclasses.replace(own, answers=answers_of_own)]
 
 
 def _check_finite(pooled: np.ndarray, record_id: np.ndarray) -> None:

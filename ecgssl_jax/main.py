@@ -7,13 +7,10 @@ where it was. A job of several processes starts this once for each of them, with
 """
 
 import argparse
-import contextlib
-import fcntl
 import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,10 +28,7 @@ from ecgssl_jax.experiment import parse
 from ecgssl_jax.memory import keep_freed_memory
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.train import TrainingDiverged, train
-
-
-class WorkdirError(UserError):
-    """A workdir that this run cannot have; only the first process looks."""
+from ecgssl_jax.workdir_lock import only_run
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -116,35 +110,6 @@ def default_workdir(config: str) -> str:
     # The Makefile names it alike.
     argument = re.sub(r"[^A-Za-z0-9_.=-]+", "-", argument)
     return f"runs/{stem}-{argument}" if argument else f"runs/{stem}"
-
-
-@contextlib.contextmanager
-def only_run(workdir: Path) -> Iterator[None]:
-    """Keeps other runs out of the folder, which it makes.
-
-    Raises:
-      WorkdirError: files cannot be made there, or another run is in it.
-    """
-    if not processes.is_first():
-        yield
-        return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
-    except OSError as error:
-        raise WorkdirError(
-            f"--workdir={workdir}: cannot write there ({error}); choose another folder"
-        ) from error
-    # The kernel drops the lock with the process, however that ends.
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WorkdirError(
-                f"--workdir={workdir}: another run is in it; wait for it, end it, or "
-                "choose another folder"
-            ) from None
-        yield
 
 
 if __name__ == "__main__":

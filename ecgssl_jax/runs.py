@@ -48,6 +48,7 @@ class Run:
       began_with: of a run that began with another one's encoder, what it says of that
         one: checkpoint, step, data, learnt_from and, alike, began_with.
       labels: names of the labels that it was trained on, in the order of its logits.
+      records: how many it was trained on.
       vocabulary: of methods that read reports, the tokens that they know.
     """
 
@@ -58,6 +59,7 @@ class Run:
     evaluated: Mapping[str, Mapping[str, Any]]
     began_with: Mapping[str, Any]
     labels: tuple[str, ...]
+    records: int
     vocabulary: Vocabulary | None
 
     @property
@@ -130,6 +132,7 @@ def _run_of(meta: Mapping[str, Any], folder: Path) -> Run:
         evaluated=meta["evaluated"],
         began_with=meta.get("began_with", {}),
         labels=tuple(meta.get("labels", ())),
+        records=meta.get("records", 0),
         vocabulary=None if vocabulary is None else Vocabulary.from_json(vocabulary),
     )
 

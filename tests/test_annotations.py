@@ -5,12 +5,18 @@ import types
 import numpy as np
 import pytest
 
-from ecgssl_jax.annotations import check_batches, make_labels, make_texts
+from ecgssl_jax.annotations import (
+    check_batches,
+    labelled_part,
+    make_labels,
+    make_texts,
+)
 from ecgssl_jax.data.mixture import Mixture
 from ecgssl_jax.data.pipeline import Pipeline
 from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.text import Texts, open_vocabulary
 from ecgssl_jax.data.writing import prepare_dataset
+from ecgssl_jax.evaluation.budget import draw, parse_budget
 from ecgssl_jax.experiment import parse
 from ecgssl_jax.leads import LEADS
 from ecgssl_jax.methods.base import LabelShape, TextShape
@@ -91,12 +97,36 @@ def test_reports_that_are_all_alike_or_in_other_folds_are_refused(prepared, id, 
 
 
 def test_labels_that_are_known_in_other_folds_only_are_refused(prepared):
+    mixture = Mixture(sets=(prepared,), rows=(ROWS,))
     holds, known = np.zeros((2, 30, 20), bool)
     known[1::2] = True
+    shape = LabelShape("labels", 20)
     with pytest.raises(ConfigError, match="no label of the 15 .* to train on is known"):
-        check(prepared, labels=(holds, known))
-    known[ROWS[0], 3] = True
-    check(prepared, labels=(holds, known))
+        labelled_part(mixture, (holds, known), shape)
+    # Records whose labels say nothing are not trained on.
+    known[ROWS[3], 3] = True
+    found = labelled_part(mixture, (holds, known), shape)
+    np.testing.assert_array_equal(found.records, [ROWS[3]])
+
+
+def test_a_budget_of_labels_is_that_of_probes(prepared):
+    mixture = Mixture(sets=(prepared,), rows=(ROWS,))
+    labels = make_labels((prepared,), LabelShape("labels", 20))
+    patients = prepared.index["patient"]
+    for text, seed in (("30 %", 0), ("30 %", 1), ("2 per class", 0)):
+        found = labelled_part(mixture, labels, LabelShape("labels", 20, text, seed))
+        drawn = draw(
+            parse_budget(text),
+            patients[ROWS],
+            labels[0][ROWS],
+            labels[1][ROWS],
+            population=int(patients.max()) + 1,
+            seed=seed,
+        )
+        np.testing.assert_array_equal(found.records, ROWS[drawn])
+        assert 0 < len(found.records) < len(ROWS)
+    with pytest.raises(ConfigError, match="config.method.budget: unknown budget 'few'"):
+        labelled_part(mixture, labels, LabelShape("labels", 20, "few"))
 
 
 def test_labels_of_several_sets_follow_each_other(prepared):

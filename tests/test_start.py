@@ -19,12 +19,9 @@ from ecgssl_jax.evaluation.provenance import provenance_of
 from ecgssl_jax.experiment import parse
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.step import set_up
+from tests.pretrained import MODELS, pretrain
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-MODELS = {
-    "vit": dict(name="vit", width=16, depth=2, num_heads=2, patch_size=50),
-    "resnet": dict(name="resnet", preset="18", features=4),
-}
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +29,6 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     prepare_dataset(synthetic_source(400), root / "synthetic", report=lambda _: None)
     return root
-
-
-def pretrain(root, workdir, model, method="byol"):
-    flags = dict(steps=3, batch_size=16, log_every=1, model=MODELS[model])
-    if method == "jepa":
-        flags |= {"method.predictor_width": 16, "method.ema": (0.5, 0.5)}
-        flags["optim.learning_rate"] = (1e-2, 1e-2, 1e-2)
-    arguments = [f"--config.{key}={value!r}" for key, value in flags.items()]
-    config = f"--config={CONFIGS / f'{method}.py'}:root={root}"
-    main.main([config, f"--workdir={workdir}", *arguments])
-    return workdir
 
 
 @pytest.fixture(scope="module", params=[("byol", "resnet"), ("jepa", "vit")])

@@ -2,13 +2,14 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.evaluation.feature_cache import encode_cached
+from ecgssl_jax.evaluation.labels import columns_of
 from ecgssl_jax.evaluation.scoring import Features
 from ecgssl_jax.evaluation.settings import Baseline
 from ecgssl_jax.evaluation.spectrum import log_spectrum
@@ -22,13 +23,13 @@ class Contender:
     Attributes:
       name: as the table has it.
       seeds: of its encoders; empty where it has but one.
-      own_task: that it was trained to predict; None where it was not.
+      own: task -> the columns of its logits; None where it predicts none.
       features: of the records that are asked for, by one of these seeds.
     """
 
     name: str
     seeds: tuple[int, ...]
-    own_task: str | None = None
+    own: Mapping[str, slice] | None = None
     features: Callable[[int | None], Features]
 
 
@@ -76,10 +77,11 @@ def make_contenders(
     trained = Contender(
         name=name,
         seeds=(),
-        own_task=None if labels is None else labels.task,
+        own=None if labels is None else columns_of(prepared, labels.task),
         features=lambda seed: encode(encoder, name),
     )
-    return [*(known[each] for each in baselines), trained]
+    # A baseline that trains has no features to probe.
+    return [*(known[each] for each in baselines if each in known), trained]
 
 
 def trained_name(encoder: FrozenEncoder) -> str:

@@ -14,7 +14,8 @@ from ecgssl_jax.settings import ConfigError, near
 
 FAMILIES = (ptbxl,)
 OWN = "labels"  # the task of a set's labels as they are
-KNOWN_TASKS = (OWN, *(task for family in FAMILIES for task in family.TASKS))
+EVERY = "every"  # all tasks of a set at once
+KNOWN_TASKS = (OWN, EVERY, *(task for family in FAMILIES for task in family.TASKS))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,8 @@ def labels_of(prepared: PreparedSet, task: str) -> Labels:
     """The labels of a task of the set.
 
     Args:
-      task: 'labels' for the set's own, or one of its family's.
+      task: 'labels' for the set's own, one of its family's, or 'every': all of them
+        side by side, as `columns_of` has them, unknown where a record is not of a task.
 
     Raises:
       ConfigError: the set has no labels, or no such task.
@@ -81,6 +83,8 @@ def labels_of(prepared: PreparedSet, task: str) -> Labels:
         raise ConfigError(
             f"{prepared.name} has no labels; name a labelled prepared set"
         )
+    if task == EVERY:
+        return _every(prepared)
     if task == OWN:
         known = prepared.index["labels_valid"].astype(bool)
         rows = np.flatnonzero(known.any(axis=1))
@@ -100,3 +104,33 @@ def labels_of(prepared: PreparedSet, task: str) -> Labels:
         labels=found.labels,
         known=np.ones(found.labels.shape, bool),
     )
+
+
+def _every(prepared: PreparedSet) -> Labels:
+    """The labels of all tasks, with the name of its task before each."""
+    parts = {task: labels_of(prepared, task) for task in every_task(prepared)}
+    shape = len(prepared), sum(len(part.classes) for part in parts.values())
+    labels, known = np.zeros(shape, np.float32), np.zeros(shape, bool)
+    for task, columns in columns_of(prepared, EVERY).items():
+        labels[parts[task].rows, columns] = parts[task].labels
+        known[parts[task].rows, columns] = parts[task].known
+    rows = np.flatnonzero(known.any(axis=1))
+    return Labels(
+        classes=tuple(
+            f"{task}: {name}" for task, part in parts.items() for name in part.classes
+        ),
+        rows=rows,
+        labels=labels[rows],
+        known=known[rows],
+    )
+
+
+def columns_of(prepared: PreparedSet, task: str) -> dict[str, slice]:
+    """Task -> its columns among the labels of `task`, which may be 'every'."""
+    if task != EVERY:
+        return {task: slice(None)}
+    found, start = {}, 0
+    for each in every_task(prepared):
+        stop = start + len(labels_of(prepared, each).classes)
+        found[each], start = slice(start, stop), stop
+    return found

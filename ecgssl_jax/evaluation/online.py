@@ -33,7 +33,8 @@ class ProbeSettings:
     Attributes:
       every: steps between runs.
       data: name of the prepared set, under `config.data.root`.
-      train_folds, valid_folds: of that set.
+      train_folds, valid_folds: of that set. Without any to train on, there is no probe,
+        but the macro AUROC of the predictions of a method that learns from labels.
       task: one of `evaluation.ptbxl.TASKS`, or 'labels': the set's own labels.
       max_records: of each of the two parts, at most; drawn once.
     """
@@ -57,7 +58,7 @@ class Probe:
 
     settings: ProbeSettings
     prepared: PreparedSet
-    train: Labels
+    train: Labels | None
     valid: Labels
     own: Labels | None
     function: Any
@@ -67,6 +68,12 @@ class Probe:
     @property
     def every(self) -> int:
         return self.settings.every
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What `run` yields."""
+        probed = PROBE_METRICS if self.train is not None else PROBE_METRICS[1:]
+        return (*probed, *([] if self.own is None else [PREDICTIONS]))
 
     def run(self, state: TrainState) -> Iterator[tuple[str, float]]:
         embed = functools.partial(
@@ -81,17 +88,17 @@ class Probe:
             mesh=self.mesh,
         )
         train, valid, own = self.train, self.valid, self.own
-        trained = embed(train.rows)["pooled"]
         found = embed(valid.rows)
         pooled = found["pooled"]
-        if not (np.isfinite(trained).all() and np.isfinite(pooled).all()):
+        trained = None if train is None else embed(train.rows)["pooled"]
+        if not all(np.isfinite(x).all() for x in (trained, pooled) if x is not None):
             # The loop stops at the next loss, with what it knows of the step.
-            names = [*PROBE_METRICS, *([] if own is None else [PREDICTIONS])]
-            yield from ((name, float("nan")) for name in names)
+            yield from ((name, float("nan")) for name in self.metrics)
             return
-        probe = probes.ridge_probe(trained, train.labels, known=train.known)
-        macro = metrics.macro_auroc(probe.logits(pooled), valid.labels, valid.known)
-        yield "macro_auroc", macro.value
+        if train is not None and trained is not None:
+            probe = probes.ridge_probe(trained, train.labels, known=train.known)
+            macro = metrics.macro_auroc(probe.logits(pooled), valid.labels, valid.known)
+            yield "macro_auroc", macro.value
         yield "rankme", float(collapse.rankme(pooled))
         yield "feature_std", float(pooled.std(axis=0).mean())
         if own is not None:
@@ -180,13 +187,20 @@ def make_probe(
             )
         return part
 
-    train, valid = part("train_folds"), part("valid_folds")
+    train = part("train_folds") if settings.train_folds else None
+    valid = part("valid_folds")
+    own = _own_labels(method, prepared, valid.rows)
+    if train is None and own is None:
+        raise ConfigError(
+            f"{path}.train_folds: there are none, and the method predicts no label of "
+            f"{prepared.name} that could be scored instead"
+        )
     return Probe(
         settings=settings,
         prepared=prepared,
         train=train,
         valid=valid,
-        own=_own_labels(method, prepared, valid.rows),
+        own=own,
         function=make_feature_function(method, mesh, clip=clip),
         crop=crop,
         mesh=mesh,

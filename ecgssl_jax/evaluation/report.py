@@ -16,7 +16,7 @@ from ecgssl_jax.evaluation.markdown import (
 )
 from ecgssl_jax.evaluation.provenance import Provenance
 from ecgssl_jax.evaluation.scoring import METRICS
-from ecgssl_jax.evaluation.settings import Protocol
+from ecgssl_jax.evaluation.settings import TUNING, Protocol
 from ecgssl_jax.evaluation.split import Split, shown
 from ecgssl_jax.evaluation.summary import Cell, Key
 
@@ -107,7 +107,11 @@ def _probe_notes(
     cells: Mapping[Key, Cell], split: Split, sizes: Mapping[str, int], level: float
 ) -> list[str]:
     """What the probes were fitted to, selected and evaluated on."""
-    protocols = [name for name in _protocols(cells) if name != "predictions"]
+    shown_protocols = _protocols(cells)
+    trained = [name for name in shown_protocols if name in TUNING]
+    protocols = [
+        name for name in shown_protocols if name not in (*TUNING, "predictions")
+    ]
     counts = "; ".join(f"{task}: {count} records" for task, count in sizes.items())
     figures = f"the figures are those of fold {shown(split.report)} ({counts})."
     fitted = (
@@ -115,7 +119,13 @@ def _probe_notes(
         f"{shown(split.fit)}; fold {shown(split.select)} selected their settings; "
     )
     lines = [fitted + figures if protocols else f"T{figures[1:]}"]
-    if len(protocols) < len(_protocols(cells)):
+    if trained:
+        lines.append(
+            f"{' and '.join(trained)}: the encoder is trained as well, by one model for "
+            f"all tasks on folds {shown(split.fit)}; of its steps fold "
+            f"{shown(split.select)} selected the best."
+        )
+    if "predictions" in shown_protocols:
         lines.append(
             "predictions are the model's own, by the classifier that it was trained with."
         )

@@ -26,6 +26,9 @@ METRICS = {
 }
 
 
+_ALL = Budget(share=1)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Answer:
     """What one probe of one encoder makes of a task.
@@ -89,23 +92,28 @@ def answers(
     settings: Evaluation,
     seeds: Sequence[int],
     *,
-    own_task: str | None = None,
+    own: Mapping[str, slice] | None = None,
 ) -> Iterator[Answer]:
     """All answers of one encoder, in the order protocol, budget, seed, task.
 
-    Protocols that need other features are left out. What draws nothing, neither labels
+    Protocols that need other features, or change the encoder, are left out. What draws
+    nothing, neither labels
     nor a probe's start, has one answer, whatever the seeds.
 
     Args:
-      own_task: the task that the features' 'logits' are of; None without any.
+      own: task -> its columns of the features' 'logits'; None without any.
 
     Raises:
       ValueError: features that are not finite, or labels that cannot be probed.
     """
     for protocol in settings.protocols:
         if protocol == "predictions":
-            own = [each for each in questions if each.name == own_task]
-            yield from (_predicted(features, asked, split) for asked in own)
+            for asked in questions:
+                columns = (own or {}).get(asked.name)
+                if columns is not None:
+                    yield predicted(features["logits"], asked, split, columns)
+            continue
+        if protocol not in _FITS:
             continue
         fit, needed = _FITS[protocol]
         if needed not in features:
@@ -240,15 +248,31 @@ _FITS: Mapping[Protocol, tuple[Callable[..., list[_Fitted]], str]] = {
 }
 
 
-def _predicted(features: Features, asked: Question, split: Split) -> Answer:
-    """The model's own answer, for which nothing is fitted."""
+def predicted(
+    logits: np.ndarray,
+    asked: Question,
+    split: Split,
+    columns: slice,
+    *,
+    protocol: Protocol = "predictions",
+    budget: Budget = _ALL,
+    seed: int | None = None,
+    settings: Mapping[str, float] | None = None,
+    records: int = 0,
+) -> Answer:
+    """A model's own answer, for which nothing is fitted.
+
+    Args:
+      logits: [N, *], of the records that the question's rows count.
+      columns: of them, the question's classes.
+    """
     fitted = _Fitted(
-        logits=lambda rows: features["logits"][rows],
-        settings={},
+        logits=lambda rows: logits[rows, columns],
+        settings=settings or {},
         selection={},
-        records=0,
+        records=records,
     )
-    return _answer(fitted, asked, split, "predictions", Budget(share=1), None)
+    return _answer(fitted, asked, split, protocol, budget, seed)
 
 
 def _count(rows: np.ndarray) -> int:

@@ -10,8 +10,13 @@ from ecgssl_jax.evaluation.intervals import check_settings
 from ecgssl_jax.number_list import numbers
 from ecgssl_jax.settings import ConfigError, build
 
-Protocol = Literal["linear", "attention", "neighbours", "predictions"]
-Baseline = Literal["log spectrum", "random encoder"]
+Protocol = Literal[
+    "linear", "attention", "neighbours", "finetuned", "two_stage", "predictions"
+]
+# Those of them that change the encoder.
+TUNING: tuple[Protocol, ...] = ("finetuned", "two_stage")
+FROM_SCRATCH = "from scratch"
+Baseline = Literal["log spectrum", "random encoder", "from scratch"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,40 @@ class AttentionSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """Of the protocols that train the encoder too; `ecgssl_jax.finetuning`.
+
+    Attributes:
+      steps: of training, with all labels; fewer labels take fewer, though no less than
+        a tenth.
+      learning_rate: (first, peak, last), as `config.optim`'s.
+      layer_decay: factor of the rate for each layer between a parameter and the head.
+      scratch_steps, scratch_learning_rate: of the baseline 'from scratch', which begins
+        random; its layers all have the same rate.
+      batch_size: of both.
+      looks: at the selecting folds, whose best one counts.
+      folder: of the runs; None for the workdir's `finetuned`. Evaluations that share it
+        share the runs from scratch.
+    """
+
+    steps: int = 1000
+    learning_rate: tuple[float, float, float] = (1e-6, 3e-4, 1e-6)
+    layer_decay: float = 0.75
+    scratch_steps: int = 2500
+    scratch_learning_rate: tuple[float, float, float] = (1e-5, 1e-3, 1e-5)
+    batch_size: int = 128
+    looks: int = 10
+    folder: str | None = None
+
+    def __post_init__(self):
+        for name in ("steps", "scratch_steps", "batch_size", "looks"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be at least 1, found {getattr(self, name)}"
+                )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """A comparison of encoders by the labels of a prepared set.
 
@@ -46,12 +85,13 @@ class Evaluation:
       train_folds, valid_folds: None for those of the run's probe if that is on the same
         set, else 1-8 and 9.
       test_folds: read with --test alone.
-      protocols: probes to fit; 'predictions' are those of a model trained on labels
+      protocols: probes to fit; 'finetuned' and 'two_stage' train the encoder too, the
+        latter after a probe; 'predictions' are those of a model trained on labels
         itself, which are always among them.
       budgets: what labels to fit them to: '1 %' of the patients, '10 per class'.
       seeds: of random encoders, budgets and attention probes; None for the run's.
-      baselines: rows beside the encoder's.
-      attention: settings of that probe.
+      baselines: rows beside the encoder's; 'from scratch' where protocols train.
+      attention, finetuning: settings of these protocols.
       draws: of patients, for the intervals.
       level: nominal coverage of the intervals.
       cache: whether features are kept, in the workdir's `features`.
@@ -66,8 +106,9 @@ class Evaluation:
     protocols: tuple[Protocol, ...] = ("linear",)
     budgets: tuple[str, ...] = ("100 %",)
     seeds: tuple[int, ...] | None = None
-    baselines: tuple[Baseline, ...] = ("log spectrum", "random encoder")
+    baselines: tuple[Baseline, ...] = ("log spectrum", "random encoder", "from scratch")
     attention: AttentionSettings = AttentionSettings()
+    finetuning: FineTuning = FineTuning()
     draws: int = 1000
     level: float = 0.95
     cache: bool = True

@@ -109,6 +109,7 @@ def load(folder: str | Path, *, tokens: Any = None) -> tuple[FrozenEncoder, Stat
         evaluated={},
         began_with={},
         labels=(),
+        records=0,
         vocabulary=None,
     )
     method = assembly.make_method(run.experiment)

@@ -26,10 +26,12 @@ class TextShape(NamedTuple):
 
 
 class LabelShape(NamedTuple):
-    """The Y labels of a task: 'labels' for the set's own, or one of PTB-XL's."""
+    """The Y labels of a task (`evaluation.labels`), or part of them (`.budget`)."""
 
     task: str
     num_labels: int
+    budget: str = "100 %"
+    budget_seed: int = 0
 
 
 class Method(Protocol):

@@ -19,12 +19,18 @@ class Settings:
     """`config.method` of supervised training.
 
     Attributes:
-      task: 'labels' for the set's own labels, or one of `evaluation.ptbxl.TASKS`.
+      task: 'labels' for the set's own labels, one of `evaluation.ptbxl.TASKS`, or
+        'every': those of all its tasks side by side.
       num_labels: Y, how many the task has.
+      budget: what labels to learn from: those of '10 %' of the patients, or enough
+        patients for '10 per class' (`evaluation.budget`).
+      budget_seed: of the draw of patients.
     """
 
     task: str = "labels"
     num_labels: int
+    budget: str = "100 %"
+    budget_seed: int = 0
 
     def __post_init__(self):
         if self.num_labels < 1:
@@ -66,7 +72,10 @@ class Supervised:
 
     @property
     def labels(self) -> LabelShape:
-        return LabelShape(self.settings.task, self.settings.num_labels)
+        settings = self.settings
+        return LabelShape(
+            settings.task, settings.num_labels, settings.budget, settings.budget_seed
+        )
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         return self.encoder.init_with_head(

@@ -43,6 +43,7 @@ def make_encoder(seed=0, tokens=np.float16, **data):
         evaluated={},
         began_with={},
         labels=(),
+        records=0,
         vocabulary=None,
     )
     parameters = runs.random_parameters(method, example, seed)

@@ -184,6 +184,29 @@ def test_predictions_of_a_method_that_learns_the_labels_are_scored(
     assert values["predictions_auroc"] == 1 and values["macro_auroc"] < 0.9
 
 
+def test_without_training_folds_predictions_alone_are_scored(prepared, monkeypatch):
+    method = types.SimpleNamespace(labels=LabelShape("labels", 20))
+    probe = make_probe(prepared, method, train_folds=(), valid_folds=(8, 9, 10))
+    labels = prepared.index["labels"].astype(np.float32)
+    encoded = []
+
+    def extract(function, params, extra, found, rows, **settings):
+        encoded.extend(rows)
+        return {"pooled": labels[rows], "logits": labels[rows]}
+
+    monkeypatch.setattr(online, "extract", extract)
+    values = dict(probe.run(STATE))
+    assert (
+        tuple(values) == probe.metrics == ("rankme", "feature_std", "predictions_auroc")
+    )
+    assert values["predictions_auroc"] == 1
+    assert set(prepared.index["fold"][encoded]) == {8, 9, 10}
+    with pytest.raises(
+        ConfigError, match="train_folds: there are none, and the method"
+    ):
+        make_probe(prepared, train_folds=())
+
+
 @pytest.mark.parametrize("shape", [LabelShape("all", 71), LabelShape("labels", 3)])
 def test_predictions_of_other_labels_are_not_scored(prepared, shape):
     method = types.SimpleNamespace(labels=shape)

@@ -44,6 +44,7 @@ def run(data, contents, *, probe=("mine", "a"), checkpoint="best"):
         evaluated={"probe": {"name": name, "content_hash": content}},
         began_with={},
         labels=(),
+        records=5,
         vocabulary=None,
     )
 

@@ -1,0 +1,193 @@
+"""Fine-tuning as a protocol of evaluation: a run of supervised training for each answer.
+
+One model learns all tasks of the set at once, on the folds that probes are fitted to;
+of its steps the one counts whose own predictions are best on the selecting folds. The
+runs lie in a folder; what is there is not trained again, and what was interrupted goes
+on.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecgssl_jax import reporting, runs
+from ecgssl_jax.assembly import make_task
+from ecgssl_jax.checkpoint_reading import saved_meta
+from ecgssl_jax.config_completion import complete
+from ecgssl_jax.data.prepared import PreparedSet
+from ecgssl_jax.evaluation.budget import Budget
+from ecgssl_jax.evaluation.labels import EVERY, columns_of
+from ecgssl_jax.evaluation.questions import Question
+from ecgssl_jax.evaluation.scoring import Answer, predicted
+from ecgssl_jax.evaluation.settings import FineTuning, Protocol
+from ecgssl_jax.evaluation.split import Split
+from ecgssl_jax.experiment import parse
+from ecgssl_jax.runs import Run
+from ecgssl_jax.train import train
+from ecgssl_jax.workdir_lock import only_run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuner:
+    """Trains models on the labels of a set, from an encoder or from nothing.
+
+    Attributes:
+      run: whose encoder, or model and signals, they have.
+      workdir: of that run.
+      prepared: the labelled set.
+      split: its folds.
+      settings: how to train.
+      folder: of the runs.
+    """
+
+    run: Run
+    workdir: Path
+    prepared: PreparedSet
+    split: Split
+    settings: FineTuning
+    folder: Path
+
+    def answers(
+        self,
+        questions: Sequence[Question],
+        budget: Budget,
+        seed: int,
+        protocols: Sequence[Protocol],
+        *,
+        scratch: bool,
+    ) -> Iterator[Answer]:
+        """Of the set's tasks, in the order protocol, question.
+
+        From scratch there is nothing to probe first: all protocols have one answer.
+        """
+        reported = np.unique(
+            np.concatenate([each.only(self.split.report).rows for each in questions])
+        )
+        columns = columns_of(self.prepared, EVERY)
+        trained = None
+        for protocol in protocols:
+            if trained is None or not scratch:
+                trained = self.trained(
+                    budget,
+                    seed,
+                    probe_first=protocol == "two_stage",
+                    scratch=scratch,
+                )
+                logits = trained.encode(self.prepared, reported)["logits"]
+            for each in questions:
+                yield predicted(
+                    logits,
+                    each.only(self.split.report).within(reported),
+                    self.split,
+                    columns[each.name],
+                    protocol=protocol,
+                    budget=budget,
+                    seed=seed,
+                    settings={"step": trained.run.step},
+                    records=trained.run.records,
+                )
+
+    def trained(
+        self, budget: Budget, seed: int, *, probe_first: bool = False, scratch=False
+    ) -> runs.FrozenEncoder:
+        """The model that learns from these labels.
+
+        Args:
+          budget, seed: of the labels; also the seed of the training.
+          probe_first: whether the classifier begins as a linear probe.
+          scratch: whether the encoder begins random instead.
+
+        Raises:
+          ConfigError, CheckpointError, OSError: as training does.
+        """
+        config = self.config(budget, seed, probe_first=probe_first, scratch=scratch)
+        workdir = self._workdir(config)
+        before = saved_meta(str(workdir / "checkpoints"))
+        if before.get("step") != config["steps"]:
+            kind = "from scratch" if scratch else "from the encoder"
+            reporting.say(f"training on {budget} of the labels, {kind}: {workdir}")
+            config = complete(config, before)
+            experiment = parse(config)
+            task = make_task(experiment, before)
+            with only_run(workdir):
+                train(experiment, task, workdir, meta={"config": config})
+        return runs.load_encoder(workdir)
+
+    def config(
+        self, budget: Budget, seed: int, *, probe_first: bool, scratch: bool
+    ) -> dict[str, Any]:
+        """As configs/supervised.py would return it."""
+        settings, data = self.settings, self.run.experiment.data
+        steps, rate = settings.steps, settings.learning_rate
+        if scratch:
+            steps, rate = settings.scratch_steps, settings.scratch_learning_rate
+        # As many passes over fewer labels, though not less than a tenth of the steps.
+        steps = max(round(steps * max(budget.share or 0.1, 0.1)), 1)
+        every = max(round(steps / settings.looks), 1)
+        place = self.prepared.directory.parent
+        probe = {
+            "kind": "probe",
+            "every": every,
+            "data": place.name,
+            # The model's own predictions select, and nothing is probed.
+            "train_folds": (),
+            "valid_folds": self.split.select,
+            "task": EVERY,
+        }
+        start = {}
+        if not scratch:
+            start = {
+                "encoder": str(self.workdir),
+                "checkpoint": "best" if self.run.is_best else "newest",
+                "probe": probe_first,
+            }
+        return {
+            "seed": seed,
+            "steps": steps,
+            "batch_size": settings.batch_size,
+            "dtype": self.run.experiment.dtype,
+            "start": start,
+            "data": {
+                "root": str(place.parent),
+                "name": place.name,
+                "folds": self.split.fit,
+                "rate": self.prepared.rate,
+                "crop": data.crop,
+                "clip": data.clip,
+                "cache": data.cache,
+            },
+            "model": dict(self.run.experiment.model),
+            "method": {
+                "name": "supervised",
+                "task": EVERY,
+                "num_labels": None,
+                "budget": str(budget),
+                "budget_seed": seed,
+            },
+            "optim": {
+                "learning_rate": rate,
+                "layer_decay": 1.0 if scratch else settings.layer_decay,
+                "warmup": 0.1,
+            },
+            "evaluators": {"probe": probe},
+            "checkpoint": {"every": every, "best": "probe/predictions_auroc"},
+            "log_every": max(every // 5, 1),
+        }
+
+    def _workdir(self, config: Mapping[str, Any]) -> Path:
+        """Told by all that the training depends on."""
+        described = {
+            **config,
+            "step": self.run.step if "encoder" in config["start"] else None,
+            "set": self.prepared.metadata["content_hash"],
+        }
+        text = json.dumps(described, sort_keys=True, default=list)
+        number = hashlib.sha256(text.encode()).hexdigest()[:12]
+        method = config["method"]
+        budget = method["budget"].replace(" ", "")
+        return self.folder / f"{self.prepared.name}-{budget}-{config['seed']}-{number}"

@@ -1,0 +1,110 @@
+"""Fine-tuning as protocols of an evaluation, on a tiny run and set."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ecgssl_jax import evaluate, runs
+from ecgssl_jax.data.prepared import open_prepared
+from ecgssl_jax.data.readers.synthetic import synthetic_source
+from ecgssl_jax.data.writing import prepare_dataset
+from ecgssl_jax.evaluation import metrics
+from tests.pretrained import pretrain
+
+FLAGS = [
+    "--config.protocols=linear,two_stage,finetuned",
+    "--config.baselines=from scratch",
+    "--config.budgets=50 %,100 %",
+    "--config.draws=100",
+    "--config.finetuning.batch_size=16",
+    "--config.finetuning.looks=2",
+    "--config.finetuning.steps=4",
+    "--config.finetuning.scratch_steps=2",
+]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    prepare_dataset(synthetic_source(400), root / "synthetic", report=lambda _: None)
+    return pretrain(root, tmp_path_factory.mktemp("run"), "resnet", "byol")
+
+
+@pytest.fixture(scope="module")
+def evaluated(workdir):
+    """What results.json holds, and the models' folders by what they learned from."""
+    evaluate.main([f"--workdir={workdir}", *FLAGS])
+    document = json.loads((workdir / "evaluation" / "results.json").read_text())
+    models = {}
+    for folder in (workdir / "finetuned").iterdir():
+        experiment = runs.load_encoder(folder).run.experiment
+        kind = "from scratch"
+        if experiment.start.encoder is not None:
+            kind = "two_stage" if experiment.start.probe else "finetuned"
+        models[kind, experiment.method["budget"]] = folder
+    return document, models
+
+
+def test_every_encoder_budget_and_protocol_is_a_run_of_its_own(evaluated):
+    document, models = evaluated
+    kinds = ("from scratch", "finetuned", "two_stage")
+    assert set(models) == {(kind, x) for kind in kinds for x in ("50 %", "100 %")}
+    found = {
+        (x["encoder"][:4], x["protocol"], x["budget"]) for x in document["results"]
+    }
+    assert found == {
+        ("from", protocol, budget)
+        for protocol in ("finetuned", "two_stage")
+        for budget in ("50 %", "100 %")
+    } | {
+        ("pre-", protocol, budget)
+        for protocol in ("linear", "finetuned", "two_stage")
+        for budget in ("50 %", "100 %")
+    }
+    for summary in document["summary"]:
+        compared = (
+            summary["encoder"] != "from scratch" and summary["protocol"] != "linear"
+        )
+        assert set(summary["against"]) == ({"from scratch"} if compared else set())
+
+
+def test_models_learn_from_the_fitted_folds_and_the_last_of_them_selects(evaluated):
+    document, models = evaluated
+    for kind, budget in models:
+        run = runs.load_encoder(models[kind, budget]).run
+        assert run.experiment.data.folds == (1, 2, 3, 4, 5, 6, 7)
+        assert tuple(run.experiment.evaluators["probe"]["valid_folds"]) == (8,)
+        steps = 2 if kind == "from scratch" else 4
+        assert run.experiment.steps == (steps if budget == "100 %" else steps / 2)
+        records = {
+            x["records"]
+            for x in document["results"]
+            if x["budget"] == budget and x["protocol"] == "two_stage"
+        }
+        assert records == {run.records}
+
+
+def test_figures_are_those_of_the_models_own_predictions(workdir, evaluated):
+    document, models = evaluated
+    encoder = runs.load_encoder(models["two_stage", "100 %"])
+    prepared = open_prepared(encoder.run.experiment.data.root + "/synthetic")
+    rows = np.flatnonzero(prepared.index["fold"] == 9)
+    logits = encoder.encode(prepared, rows)["logits"]
+    expected = metrics.macro_auroc(logits, prepared.index["labels"][rows])
+    (found,) = (
+        x["macro_auroc"]
+        for x in document["results"]
+        if (x["encoder"][:3], x["protocol"], x["budget"])
+        == ("pre", "two_stage", "100 %")
+    )
+    assert found == pytest.approx(expected.value)
+
+
+def test_what_is_trained_is_not_trained_again(workdir, evaluated, capsys):
+    document, models = evaluated
+    evaluate.main([f"--workdir={workdir}", *FLAGS])
+    assert "training on" not in capsys.readouterr().out
+    again = json.loads((workdir / "evaluation" / "results.json").read_text())
+    assert again["results"] == document["results"]
+    assert len(list((workdir / "finetuned").iterdir())) == len(models)
