@@ -145,7 +145,11 @@ def kept(document: Mapping[str, Any]) -> dict[str, Any]:
     """Of a run's results.json, what the tables show and what made it."""
     figures = ("encoder", "seed", "task", "macro_auroc", "probe")
     parts = ("step", "training", "retrieval", "versions", "devices", "git_revision")
-    results = [{key: each[key] for key in figures} for each in document["results"]]
+    results = [
+        {key: each[key] for key in figures}
+        for each in document["results"]
+        if each["protocol"] == "linear"
+    ]
     return {"results": results, **{key: document[key] for key in parts}}
 
 

@@ -400,6 +400,58 @@ def test_a_run_on_reports_is_scored_by_retrieval_on_the_validation_folds(
     assert "| bare " in text and "| random encoder" not in text
 
 
+def test_a_run_on_reports_answers_without_labels_where_there_are_prompts(
+    meclip, tmp_path, capsys
+):
+    prepared = open_prepared(meclip / "synthetic")
+    texts = {name: [name.replace("_", " ")] for name in prepared.labels}
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps({"english": texts}))
+    bare_run = functools.partial(run, meclip / "run", *BARE)
+    document = bare_run(f"--config.prompts={prompts}", "--checkpoint=newest")
+    (found,) = (x for x in document["results"] if x["protocol"] == "zero_shot")
+    assert found["encoder"].startswith("pre-") and found["budget"] == "0 %"
+    # By hand: cosines of ECGs and of one text for each label.
+    encoder = runs.load_encoder(meclip / "run", "newest")
+    rows = np.flatnonzero(np.isin(prepared.index["fold"], MECLIP_FOLDS))
+    pooled = encoder.encode(prepared, rows)["pooled"]
+    tokens, valid = encoder.run.vocabulary.encode(
+        [own[0] for own in texts.values()], encoder.method.text.length
+    )
+    ecg = encoder.method.embed_ecg(*encoder.parameters, pooled)
+    batch = {"text": tokens, "text_valid": valid}
+    text = encoder.method.embed_text(encoder.parameters[0], batch)
+    ecg, text = (
+        np.asarray(x, np.float64) / np.linalg.norm(x, axis=1, keepdims=True)
+        for x in (ecg, text)
+    )
+    truth = prepared.index["labels"][rows]
+    expected = {
+        name: roc_auc_score(truth[:, column], (ecg @ text.T)[:, column])
+        for column, name in enumerate(prepared.labels)
+        if name not in found["left_out"]
+    }
+    # A pair of records that are as near, but for rounding, may change places.
+    assert found["per_label"]["auroc"] == pytest.approx(expected, abs=0.03)
+    written = (meclip / "run" / "evaluation" / "results.md").read_text()
+    assert "| synthetic, macro AUROC, 0 % of the labels | labels" in written
+    assert "| zero_shot: pre-trained, step 2 " in written
+    # The package has no prompts for these labels.
+    capsys.readouterr()
+    protocols = {x["protocol"] for x in bare_run()["results"]}
+    assert protocols == {"linear"}
+    message = "zero-shot is left out: there are no prompts for the labels of synthetic"
+    assert message in capsys.readouterr().out
+    workdir = f"--workdir={meclip / 'run'}"
+    asked = fails(capsys, workdir, "--config.protocols=zero_shot")
+    assert "there are no prompts for the labels of synthetic" in asked
+
+
+def test_zero_shot_of_a_run_without_reports_is_refused(workdir, capsys):
+    message = fails(capsys, f"--workdir={workdir}", "--config.protocols=zero_shot")
+    assert "jepa does not learn from reports; leave 'zero_shot'" in message
+
+
 def without_labels_and_folds(source):
     def strip(task):
         for name, record in task():

@@ -12,6 +12,7 @@ from ecgssl_jax.evaluation.feature_cache import encode_cached
 from ecgssl_jax.evaluation.scoring import Features
 from ecgssl_jax.evaluation.settings import Baseline
 from ecgssl_jax.evaluation.spectrum import log_spectrum
+from ecgssl_jax.evaluation.zero_shot import ZeroShot
 from ecgssl_jax.runs import FrozenEncoder
 
 
@@ -23,12 +24,14 @@ class Contender:
       name: as the table has it.
       seeds: of its encoders; empty where it has but one.
       own_task: that it was trained to predict; None where it was not.
+      zero_shot: what it makes of texts; None where it was not trained on any.
       features: of the records that are asked for, by one of these seeds.
     """
 
     name: str
     seeds: tuple[int, ...]
     own_task: str | None = None
+    zero_shot: ZeroShot | None = None
     features: Callable[[int | None], Features]
 
 
@@ -40,12 +43,14 @@ def make_contenders(
     baselines: Sequence[Baseline],
     seeds: Sequence[int],
     cache: Path | None,
+    zero_shot: ZeroShot | None = None,
 ) -> list[Contender]:
     """The baselines, the random encoders with these seeds, and the trained encoder last.
 
     Args:
       rows: [n] of the set, the records to encode.
       cache: folder in which features are kept; None to keep none.
+      zero_shot: of the trained encoder.
     """
 
     def encode(one: FrozenEncoder, name: str) -> Features:
@@ -77,6 +82,7 @@ def make_contenders(
         name=name,
         seeds=(),
         own_task=None if labels is None else labels.task,
+        zero_shot=zero_shot,
         features=lambda seed: encode(encoder, name),
     )
     return [*(known[each] for each in baselines), trained]

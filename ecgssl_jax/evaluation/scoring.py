@@ -14,6 +14,7 @@ from ecgssl_jax.evaluation.budget import Budget, draw, parse_budget
 from ecgssl_jax.evaluation.questions import Question
 from ecgssl_jax.evaluation.settings import AttentionSettings, Evaluation, Protocol
 from ecgssl_jax.evaluation.split import Split
+from ecgssl_jax.evaluation.zero_shot import ZeroShot
 
 # 'pooled' [N, D], perhaps 'tokens' [N, L, D] and 'tokens_valid' [N, L]. Questions name
 # their records by the rows of these.
@@ -24,6 +25,7 @@ METRICS = {
     "average_precision": metrics.macro_average_precision,
     "f1_max": metrics.macro_f1_max,
 }
+NO_LABELS = "0 %"  # the budget of what no label was read for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,7 +33,7 @@ class Answer:
     """What one probe of one encoder makes of a task.
 
     Attributes:
-      task, protocol, budget: what was asked.
+      task, protocol, budget: what was asked; `NO_LABELS` where no label was read.
       seed: of the budget and the probe; None where nothing was drawn.
       logits: [n, Y] float32, of the reported records in their order.
       scores: by the names of `METRICS`.
@@ -88,6 +90,7 @@ def answers(
     seeds: Sequence[int],
     *,
     own_task: str | None = None,
+    zero_shot: ZeroShot | None = None,
 ) -> Iterator[Answer]:
     """All answers of one encoder, in the order protocol, budget, seed, task.
 
@@ -96,6 +99,7 @@ def answers(
 
     Args:
       own_task: the task that the features' 'logits' are of; None without any.
+      zero_shot: of the features' encoder, for all tasks; None where it has none.
 
     Raises:
       ValueError: features that are not finite, or labels that cannot be probed.
@@ -104,6 +108,11 @@ def answers(
         if protocol == "predictions":
             own = [each for each in questions if each.name == own_task]
             yield from (_predicted(features, asked, split) for asked in own)
+            continue
+        if protocol == "zero_shot":
+            if zero_shot is not None:
+                for asked in questions:
+                    yield _from_texts(features, asked, split, zero_shot)
             continue
         fit, needed = _FITS[protocol]
         if needed not in features:
@@ -115,7 +124,7 @@ def answers(
                 training = _training(features, questions, split, budget, seed or 0)
                 found = fit(training, settings)
                 for asked, fitted in zip(questions, found, strict=True):
-                    yield _answer(fitted, asked, split, protocol, budget, seed)
+                    yield _answer(fitted, asked, split, protocol, str(budget), seed)
 
 
 def _training(
@@ -240,13 +249,21 @@ _FITS: Mapping[Protocol, tuple[Callable[..., list[_Fitted]], str]] = {
 
 def _predicted(features: Features, asked: Question, split: Split) -> Answer:
     """The model's own answer, for which nothing is fitted."""
-    fitted = _Fitted(
-        logits=lambda rows: features["logits"][rows],
-        settings={},
-        selection={},
-        records=0,
-    )
-    return _answer(fitted, asked, split, "predictions", Budget(share=1), None)
+    own = _unfitted(lambda rows: features["logits"][rows])
+    return _answer(own, asked, split, "predictions", str(Budget(share=1)), None)
+
+
+def _from_texts(
+    features: Features, asked: Question, split: Split, zero_shot: ZeroShot
+) -> Answer:
+    """The similarity to texts that say the classes."""
+    pooled = features["pooled"]
+    own = _unfitted(lambda rows: zero_shot.logits(pooled[rows], asked.name))
+    return _answer(own, asked, split, "zero_shot", NO_LABELS, None)
+
+
+def _unfitted(logits: Callable[[np.ndarray], np.ndarray]) -> _Fitted:
+    return _Fitted(logits=logits, settings={}, selection={}, records=0)
 
 
 def _count(rows: np.ndarray) -> int:
@@ -258,7 +275,7 @@ def _answer(
     asked: Question,
     split: Split,
     protocol: Protocol,
-    budget: Budget,
+    budget: str,
     seed: int | None,
 ) -> Answer:
     report = asked.part(split.report)
@@ -267,7 +284,7 @@ def _answer(
     return Answer(
         task=asked.name,
         protocol=protocol,
-        budget=str(budget),
+        budget=budget,
         seed=seed,
         logits=logits,
         scores={

@@ -9,7 +9,7 @@ from ecgssl_jax.evaluation.budget import parse_budget
 from ecgssl_jax.number_list import numbers
 from ecgssl_jax.settings import ConfigError, build
 
-Protocol = Literal["linear", "attention", "neighbours", "predictions"]
+Protocol = Literal["linear", "attention", "neighbours", "predictions", "zero_shot"]
 Baseline = Literal["log spectrum", "random encoder"]
 
 
@@ -46,10 +46,14 @@ class Evaluation:
         set, else 1-8 and 9.
       test_folds: read with --test alone.
       protocols: probes to fit; 'predictions' are those of a model trained on labels
-        itself, which are always among them.
+        itself, 'zero_shot' is the similarity to prompts of a model trained on reports:
+        each is always among them where the model can.
       budgets: what labels to fit them to: '1 %' of the patients, '10 per class'.
       seeds: of random encoders, budgets and attention probes; None for the run's.
       baselines: rows beside the encoder's.
+      prompts: JSON file of texts that say what a label means, label -> texts or
+        language -> label -> texts; None for the package's own, of PTB-XL's statements.
+      prompt_languages: to take of that file; none for all, as one ensemble.
       attention: settings of that probe.
       draws: of patients, for the intervals.
       level: nominal coverage of the intervals.
@@ -66,6 +70,8 @@ class Evaluation:
     budgets: tuple[str, ...] = ("100 %",)
     seeds: tuple[int, ...] | None = None
     baselines: tuple[Baseline, ...] = ("log spectrum", "random encoder")
+    prompts: str | None = None
+    prompt_languages: tuple[str, ...] = ()
     attention: AttentionSettings = AttentionSettings()
     draws: int = 1000
     level: float = 0.95
@@ -82,6 +88,11 @@ class Evaluation:
                 f"draws={self.draws} and level={self.level:g}: expected 100 draws at "
                 "least, and a level of 0.5 or more, below 1"
             )
+
+    def also(self, protocol: Protocol) -> "Evaluation":
+        """With this protocol too, if it is not among them."""
+        protocols = tuple(dict.fromkeys((*self.protocols, protocol)))
+        return dataclasses.replace(self, protocols=protocols)
 
 
 def parse(config: Mapping[str, Any]) -> Evaluation:
