@@ -52,6 +52,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["ecgssl_jax", "ecgssl_jax.*"]),
+    package_data={"ecgssl_jax.evaluation": ["*.json"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
 )

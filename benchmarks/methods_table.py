@@ -33,6 +33,7 @@ from ecgssl_jax.runs import training_summary
 
 MEASURED_STEPS = 60
 TASKS = ("superdiagnostic", "all")
+DIRECTIONS = ("ECG to report", "report to ECG")  # of the retrieval
 
 # What `config.model` is for each encoder; the methods' own settings are their configs'.
 ENCODERS: Mapping[str, Mapping[str, Any]] = {
@@ -144,7 +145,11 @@ def kept(document: Mapping[str, Any]) -> dict[str, Any]:
     """Of a run's results.json, what the tables show and what made it."""
     figures = ("encoder", "seed", "task", "macro_auroc", "probe")
     parts = ("step", "training", "retrieval", "versions", "devices", "git_revision")
-    results = [{key: each[key] for key in figures} for each in document["results"]]
+    results = [
+        {key: each[key] for key in figures}
+        for each in document["results"]
+        if each["protocol"] == "linear"
+    ]
     return {"results": results, **{key: document[key] for key in parts}}
 
 
@@ -205,6 +210,8 @@ def retrieval_table(runs: Mapping[tuple[str, str, int], dict]) -> str:
     rows: dict[tuple[str, str], dict[str, list[float]]] = {}
     for (encoder, method, _), document in runs.items():
         for direction, each in document["retrieval"].items():
+            if direction not in DIRECTIONS:
+                continue
             cells = rows.setdefault((encoder, method), {})
             for depth, recall in each["recall"].items():
                 cells.setdefault(f"{direction} @{depth}", []).append(recall)

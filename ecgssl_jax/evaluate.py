@@ -38,6 +38,7 @@ from ecgssl_jax.evaluation import (
 from ecgssl_jax.evaluation.budget import parse_budget
 from ecgssl_jax.evaluation.contenders import make_contenders, trained_name
 from ecgssl_jax.evaluation.online import ProbeSettings, selecting_probe
+from ecgssl_jax.evaluation.prompts import MissingPromptsError
 from ecgssl_jax.evaluation.provenance import provenance_of, trainings
 from ecgssl_jax.evaluation.questions import Question
 from ecgssl_jax.evaluation.scoring import Answer, answers
@@ -50,6 +51,7 @@ from ecgssl_jax.evaluation.settings import (
 )
 from ecgssl_jax.evaluation.split import Split, final_split, validation_split
 from ecgssl_jax.evaluation.summary import Cell, Key, Row, summarise
+from ecgssl_jax.evaluation.zero_shot import ZeroShot, find_prompts, make_zero_shot
 from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.memory import keep_freed_memory
 from ecgssl_jax.output_folder import check_writable
@@ -132,9 +134,6 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
     check_writable(args.output or args.workdir)
     tokens = np.float16 if "attention" in settings.protocols else None
     encoder = runs.load_encoder(args.workdir, args.checkpoint, tokens=tokens)
-    if encoder.method.labels is not None:
-        protocols = dict.fromkeys((*settings.protocols, "predictions"))
-        settings = dataclasses.replace(settings, protocols=tuple(protocols))
     experiment = encoder.run.experiment
     prepared, split = _open(settings, experiment, args.test)
     encoder.check(prepared)
@@ -148,10 +147,15 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
         # Retrieval alone, which needs no probe: on the set as a whole.
         split = dataclasses.replace(split, report=(-1,))
     asked = [questions.question(prepared, task, split) for task in tasks]
+    zero_shot = _zero_shot(settings, encoder, prepared, tasks)
+    if encoder.method.labels is not None:
+        settings = settings.also("predictions")
+    if zero_shot is not None:
+        settings = settings.also("zero_shot")
     reported = [each.only(split.report) for each in asked]
     cells = {}
     if asked:
-        rows = _answered(args, settings, encoder, prepared, asked, split)
+        rows = _answered(args, settings, encoder, zero_shot, prepared, asked, split)
         *baselines, last = [row.encoder for row in rows]
         cells = summarise(
             rows,
@@ -234,10 +238,41 @@ def _tasks(settings: Evaluation, prepared: PreparedSet) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _zero_shot(
+    settings: Evaluation,
+    encoder: runs.FrozenEncoder,
+    prepared: PreparedSet,
+    tasks: Sequence[str],
+) -> ZeroShot | None:
+    """Of a method that learns from reports; None where prompts lack and none were asked.
+
+    Raises:
+      ConfigError: what was asked for cannot be had.
+    """
+    named = settings.prompts is not None or settings.prompt_languages
+    wanted = "zero_shot" in settings.protocols or named
+    if encoder.method.text is None and wanted:
+        raise ConfigError(
+            f"config.protocols: {encoder.run.experiment.method['name']} does not learn "
+            "from reports; leave 'zero_shot' and the prompts out"
+        )
+    if encoder.method.text is None or not tasks:
+        return None
+    try:
+        prompts = find_prompts(prepared, settings)
+        return make_zero_shot(encoder, prepared, tasks, prompts)
+    except MissingPromptsError as error:
+        if wanted:
+            raise
+        print(f"zero-shot is left out: {error}", flush=True)
+        return None
+
+
 def _answered(
     args: argparse.Namespace,
     settings: Evaluation,
     encoder: runs.FrozenEncoder,
+    zero_shot: ZeroShot | None,
     prepared: PreparedSet,
     asked: Sequence[Question],
     split: Split,
@@ -254,6 +289,7 @@ def _answered(
         baselines=settings.baselines,
         seeds=seeds,
         cache=args.workdir / "features" if settings.cache else None,
+        zero_shot=zero_shot,
     )
     found = []
     for contender in contenders:
@@ -264,7 +300,13 @@ def _answered(
             own = seeds if seed is None else (seed,)
             try:
                 for each in answers(
-                    features, placed, split, settings, own, own=contender.own
+                    features,
+                    placed,
+                    split,
+                    settings,
+                    own,
+                    own=contender.own,
+                    zero_shot=contender.zero_shot,
                 ):
                     print(f"  {_described(each)}", flush=True)
                     row.append((seed, each))

@@ -339,45 +339,117 @@ def test_records_shorter_than_the_crop_are_named(workdir, root, capsys):
     assert "1000 samples, but the records of short are stored with 500" in message
 
 
-def test_a_run_on_reports_is_scored_by_retrieval_on_the_validation_folds(
-    tmp_path, capsys
-):
-    prepare_dataset(synthetic_source(80), tmp_path / "synthetic", report=lambda _: None)
+@pytest.fixture(scope="module")
+def meclip(tmp_path_factory):
+    """Folder of a run on the reports of 80 records, 'run', and of their set."""
+    folder = tmp_path_factory.mktemp("meclip")
+    prepare_dataset(synthetic_source(80), folder / "synthetic", report=lambda _: None)
     config = Path(__file__).parents[1] / "configs" / "meclip.py"
-    settings = f"root={tmp_path},steps=2,batch_size=16,model.features=4"
-    folds = dict(train_folds=(1, 2, 3, 4, 5, 6), valid_folds=(7, 8, 9, 10))
+    settings = f"root={folder},steps=2,batch_size=16,model.features=4"
+    folds = dict(train_folds=(1, 2, 3, 4, 5, 6), valid_folds=MECLIP_FOLDS)
     flags = [f"--config.evaluators.probe.{k}={v}" for k, v in folds.items()]
-    workdir = f"--workdir={tmp_path / 'run'}"
+    workdir = f"--workdir={folder / 'run'}"
     main.main([f"--config={config}:{settings}", workdir, *flags])
-    bare_run = functools.partial(run, tmp_path / "run", *BARE)
+    return folder
+
+
+MECLIP_FOLDS = (7, 8, 9, 10)  # to evaluate on
+
+
+def test_a_run_on_reports_is_scored_by_retrieval_on_the_validation_folds(
+    meclip, capsys
+):
+    workdir = meclip / "run"
+    bare_run = functools.partial(run, workdir, *BARE)
     found = bare_run()["retrieval"]
-    prepared = open_prepared(tmp_path / "synthetic")
-    count = np.isin(prepared.index["fold"], folds["valid_folds"]).sum()
-    assert set(found) == {"ECG to report", "report to ECG"}
+    prepared = open_prepared(meclip / "synthetic")
+    reports = prepared.index["text"][np.isin(prepared.index["fold"], MECLIP_FOLDS)]
+    count, distinct = len(reports), len(set(reports))
+    assert {
+        name: (each["num_queries"], each["num_candidates"])
+        for name, each in found.items()
+    } == {
+        "ECG to report": (count, count),
+        "report to ECG": (count, count),
+        "ECG to distinct report": (count, distinct),
+        "distinct report to ECG": (distinct, count),
+    }
+    assert count > distinct > 10
     for direction in found.values():
-        assert direction["num_queries"] == count > 10
         for depth in ("1", "5", "10"):
             assert 0 <= direction["recall"][depth] <= 1
             assert 0 < direction["chance"][depth] <= 1
     # Reports of another set are read with the vocabulary of the checkpoint.
     source = synthetic_source(60, seed=1)
-    prepare_dataset(source, tmp_path / "other", report=lambda _: None)
+    prepare_dataset(source, meclip / "other", report=lambda _: None)
     flags = ["--config.data=other", "--config.train_folds=1-6"]
     flags += ["--config.valid_folds=7-10"]
     found = bare_run(*flags, folder="evaluation-other")["retrieval"]
-    other = open_prepared(tmp_path / "other")
-    count = np.isin(other.index["fold"], (7, 8, 9, 10)).sum()
-    assert {each["num_queries"] for each in found.values()} == {count}
+    other = open_prepared(meclip / "other")
+    count = np.isin(other.index["fold"], MECLIP_FOLDS).sum()
+    assert found["ECG to report"]["num_queries"] == count
     # The other folds' are not even tokenised.
     assert f"texts: {count} of {count} records" in capsys.readouterr().out
     # Without labels and folds there is no table, but still the retrieval.
     bare = without_labels_and_folds(synthetic_source(20, seed=2))
-    prepare_dataset(bare, tmp_path / "bare", report=lambda _: None)
+    prepare_dataset(bare, meclip / "bare", report=lambda _: None)
     document = bare_run("--config.data=bare", folder="evaluation-bare")
     assert document["results"] == []
-    assert {each["num_queries"] for each in document["retrieval"].values()} == {20}
-    text = (tmp_path / "run" / "evaluation-bare" / "results.md").read_text()
-    assert "| bare, 20 records " in text and "| random encoder" not in text
+    assert document["retrieval"]["ECG to report"]["num_queries"] == 20
+    text = (workdir / "evaluation-bare" / "results.md").read_text()
+    assert "| bare " in text and "| random encoder" not in text
+
+
+def test_a_run_on_reports_answers_without_labels_where_there_are_prompts(
+    meclip, tmp_path, capsys
+):
+    prepared = open_prepared(meclip / "synthetic")
+    texts = {name: [name.replace("_", " ")] for name in prepared.labels}
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps({"english": texts}))
+    bare_run = functools.partial(run, meclip / "run", *BARE)
+    document = bare_run(f"--config.prompts={prompts}", "--checkpoint=newest")
+    (found,) = (x for x in document["results"] if x["protocol"] == "zero_shot")
+    assert found["encoder"].startswith("pre-") and found["budget"] == "0 %"
+    # By hand: cosines of ECGs and of one text for each label.
+    encoder = runs.load_encoder(meclip / "run", "newest")
+    rows = np.flatnonzero(np.isin(prepared.index["fold"], MECLIP_FOLDS))
+    pooled = encoder.encode(prepared, rows)["pooled"]
+    tokens, valid = encoder.run.vocabulary.encode(
+        [own[0] for own in texts.values()], encoder.method.text.length
+    )
+    ecg = encoder.method.embed_ecg(*encoder.parameters, pooled)
+    batch = {"text": tokens, "text_valid": valid}
+    text = encoder.method.embed_text(encoder.parameters[0], batch)
+    ecg, text = (
+        np.asarray(x, np.float64) / np.linalg.norm(x, axis=1, keepdims=True)
+        for x in (ecg, text)
+    )
+    truth = prepared.index["labels"][rows]
+    expected = {
+        name: roc_auc_score(truth[:, column], (ecg @ text.T)[:, column])
+        for column, name in enumerate(prepared.labels)
+        if name not in found["left_out"]
+    }
+    # A pair of records that are as near, but for rounding, may change places.
+    assert found["per_label"]["auroc"] == pytest.approx(expected, abs=0.03)
+    written = (meclip / "run" / "evaluation" / "results.md").read_text()
+    assert "| synthetic, macro AUROC, 0 % of the labels | labels" in written
+    assert "| zero_shot: pre-trained, step 2 " in written
+    # The package has no prompts for these labels.
+    capsys.readouterr()
+    protocols = {x["protocol"] for x in bare_run()["results"]}
+    assert protocols == {"linear"}
+    message = "zero-shot is left out: there are no prompts for the labels of synthetic"
+    assert message in capsys.readouterr().out
+    workdir = f"--workdir={meclip / 'run'}"
+    asked = fails(capsys, workdir, "--config.protocols=zero_shot")
+    assert "there are no prompts for the labels of synthetic" in asked
+
+
+def test_zero_shot_of_a_run_without_reports_is_refused(workdir, capsys):
+    message = fails(capsys, f"--workdir={workdir}", "--config.protocols=zero_shot")
+    assert "jepa does not learn from reports; leave 'zero_shot'" in message
 
 
 def without_labels_and_folds(source):

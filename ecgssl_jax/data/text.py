@@ -20,6 +20,7 @@ import numpy as np
 from ecgssl_jax.data.prepared import VOCABULARY, DamagedSetError, PreparedSet
 from ecgssl_jax.data.reports import (
     NO_TEXT,
+    canonical_text,
     canonical_texts,
     distinct_texts,
     number_texts,
@@ -139,6 +140,12 @@ class Vocabulary:
         texts = canonical_texts(texts, sort_phrases=self.sort_phrases)
         tokens, _ = self._encode_canonical(texts, length)
         return tokens, tokens != PAD
+
+    def knows(self, text: str) -> bool:
+        """Whether a report has anything that the vocabulary holds, but for spaces."""
+        text = canonical_text(text, sort_phrases=self.sort_phrases)
+        pieces = set(self._processor.encode(text, out_type=int))
+        return bool(pieces - {UNKNOWN, self._processor.piece_to_id(_RESERVED[0])})
 
     def _encode_canonical(
         self, texts: Sequence[str], length: int

@@ -13,6 +13,7 @@ from ecgssl_jax.evaluation.labels import columns_of
 from ecgssl_jax.evaluation.scoring import Features
 from ecgssl_jax.evaluation.settings import Baseline
 from ecgssl_jax.evaluation.spectrum import log_spectrum
+from ecgssl_jax.evaluation.zero_shot import ZeroShot
 from ecgssl_jax.runs import FrozenEncoder
 
 
@@ -24,12 +25,14 @@ class Contender:
       name: as the table has it.
       seeds: of its encoders; empty where it has but one.
       own: task -> the columns of its logits; None where it predicts none.
+      zero_shot: what it makes of texts; None where it was not trained on any.
       features: of the records that are asked for, by one of these seeds.
     """
 
     name: str
     seeds: tuple[int, ...]
     own: Mapping[str, slice] | None = None
+    zero_shot: ZeroShot | None = None
     features: Callable[[int | None], Features]
 
 
@@ -41,12 +44,14 @@ def make_contenders(
     baselines: Sequence[Baseline],
     seeds: Sequence[int],
     cache: Path | None,
+    zero_shot: ZeroShot | None = None,
 ) -> list[Contender]:
     """The baselines, the random encoders with these seeds, and the trained encoder last.
 
     Args:
       rows: [n] of the set, the records to encode.
       cache: folder in which features are kept; None to keep none.
+      zero_shot: of the trained encoder.
     """
 
     def encode(one: FrozenEncoder, name: str) -> Features:
@@ -78,6 +83,7 @@ def make_contenders(
         name=name,
         seeds=(),
         own=None if labels is None else columns_of(prepared, labels.task),
+        zero_shot=zero_shot,
         features=lambda seed: encode(encoder, name),
     )
     # A baseline that trains has no features to probe.

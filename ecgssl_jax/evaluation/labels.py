@@ -1,10 +1,13 @@
 """The labels of a prepared set, as a task asks for them.
 
-Tasks come in families, modules with `TASKS`, `MAIN_TASKS`, `fits` and `task`, such as
-`evaluation.ptbxl`: another data set's tasks are such a module, and its name below.
+Tasks come in families, modules with `TASKS`, `MAIN_TASKS`, `PROMPTS`, `fits`, `parts` and
+`task`, such as `evaluation.ptbxl`: another data set's tasks are such a module, and its
+name below.
 """
 
 import dataclasses
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -60,10 +63,30 @@ def every_task(prepared: PreparedSet) -> tuple[str, ...]:
 def _tasks(prepared: PreparedSet, which: str) -> tuple[str, ...]:
     if not prepared.labels:
         return ()
-    for family in FAMILIES:
-        if family.fits(prepared.label_table):
-            return getattr(family, which)
-    return (OWN,)
+    family = _family(prepared)
+    return (OWN,) if family is None else getattr(family, which)
+
+
+def _family(prepared: PreparedSet) -> ModuleType | None:
+    fitting = (each for each in FAMILIES if each.fits(prepared.label_table))
+    return next(fitting, None)
+
+
+def shipped_prompts(prepared: PreparedSet) -> Path | None:
+    """The file of prompts for the labels of the set's family; None without any."""
+    family = _family(prepared)
+    return None if family is None else Path(__file__).with_name(family.PROMPTS)
+
+
+def parts_of(prepared: PreparedSet, task: str) -> dict[str, list[int]]:
+    """Class of the task -> the labels of the set that make it, by their places.
+
+    Classes are in the order of `labels_of`, which has checked the task.
+    """
+    if task == OWN:
+        return {name: [place] for place, name in enumerate(prepared.labels)}
+    family = next(each for each in FAMILIES if task in each.TASKS)
+    return family.parts(task, prepared.labels, prepared.label_table)
 
 
 def labels_of(prepared: PreparedSet, task: str) -> Labels:

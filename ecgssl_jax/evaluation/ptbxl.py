@@ -24,6 +24,7 @@ TASKS = (
     "single_superdiagnostic",
 )
 MAIN_TASKS = ("superdiagnostic", "all")
+PROMPTS = "ptbxl_prompts.json"  # beside this file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,8 +72,6 @@ def task(
       ValueError: an unknown task, labels that are not [N, S] of 0 and 1, or a
         statement that the table lacks.
     """
-    if name not in TASKS:
-        raise ValueError(f"no PTB-XL task is called {name!r}; there are {TASKS}")
     labels = np.asarray(labels)
     if labels.ndim != 2 or labels.shape[1] != len(statements):
         raise ValueError(
@@ -81,27 +80,43 @@ def task(
         )
     if not np.isin(labels, (0, 1)).all():
         raise ValueError("labels of PTB-XL must be 0 or 1, none of them unknown")
-    class_of = _CLASS_OF[name]
-    columns: dict[str, list[int]] = {}
-    for column, statement in enumerate(statements):
-        class_name = class_of(statement, _row(label_table, statement))
-        if class_name is not None:
-            columns.setdefault(class_name, []).append(column)
-    if not columns:
-        raise ValueError(
-            f"none of the {len(statements)} statements belongs to the task {name!r}: "
-            "are these labels PTB-XL's?"
-        )
-    classes = tuple(sorted(columns))
-    merged = np.stack([labels[:, columns[c]].any(axis=1) for c in classes], axis=1)
+    found = parts(name, statements, label_table)
+    merged = np.stack([labels[:, own].any(axis=1) for own in found.values()], axis=1)
     count = merged.sum(axis=1)
     rows = np.flatnonzero(count == 1 if name.startswith("single_") else count > 0)
     return Task(
         name=name,
-        classes=classes,
+        classes=tuple(found),
         labels=merged[rows].astype(np.float32),
         rows=rows,
     )
+
+
+def parts(
+    name: str,
+    statements: Sequence[str],
+    label_table: Mapping[str, Mapping[str, Any]],
+) -> dict[str, list[int]]:
+    """Class of the task -> the statements that belong to it, by their places.
+
+    Classes are in alphabetical order.
+
+    Raises:
+      ValueError: an unknown task, or a statement that the table lacks.
+    """
+    if name not in TASKS:
+        raise ValueError(f"no PTB-XL task is called {name!r}; there are {TASKS}")
+    found: dict[str, list[int]] = {}
+    for place, statement in enumerate(statements):
+        class_name = _CLASS_OF[name](statement, _row(label_table, statement))
+        if class_name is not None:
+            found.setdefault(class_name, []).append(place)
+    if not found:
+        raise ValueError(
+            f"none of the {len(statements)} statements belongs to the task {name!r}: "
+            "are these labels PTB-XL's?"
+        )
+    return dict(sorted(found.items()))
 
 
 def _row(label_table: Mapping[str, Mapping[str, Any]], statement: str):

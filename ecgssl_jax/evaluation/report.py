@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +15,7 @@ from ecgssl_jax.evaluation.markdown import (
     signed_figure,
 )
 from ecgssl_jax.evaluation.provenance import Provenance
-from ecgssl_jax.evaluation.scoring import METRICS
+from ecgssl_jax.evaluation.scoring import METRICS, NO_LABELS
 from ecgssl_jax.evaluation.settings import TUNING, Protocol
 from ecgssl_jax.evaluation.split import Split, shown
 from ecgssl_jax.evaluation.summary import Cell, Key
@@ -29,19 +29,20 @@ def tables(cells: Mapping[Key, Cell], data: str) -> list[str]:
     protocol encoders' distances from others, where there are any.
     """
     budgets = list(dict.fromkeys(key.budget for key in cells))
+    protocols = _protocols(cells)
     found = []
     for budget in budgets:
         part = {key: cell for key, cell in cells.items() if key.budget == budget}
         title = f"{data}, macro AUROC"
         if len(budgets) > 1:
             title += f", {budget} of the labels" if "%" in budget else f", {budget}"
-        found.append(_table(part, title))
+        found.append(_table(part, title, protocols))
     return found
 
 
-def _table(cells: Mapping[Key, Cell], title: str) -> str:
+def _table(cells: Mapping[Key, Cell], title: str, protocols: Sequence[str]) -> str:
+    """Of one budget; `protocols`: those of all tables."""
     tasks = list(dict.fromkeys(key.task for key in cells))
-    protocols = _protocols(cells)
     # Of one encoder alone it is clear whose distances they are.
     compared = {key.encoder for key, cell in cells.items() if cell.against}
     body = []
@@ -92,7 +93,7 @@ def notes(
       provenance: what the pre-training knew of this set.
     """
     lines = _probe_notes(cells, split, sizes, level) if cells else []
-    lines += _provenance_notes(split, provenance)
+    lines += _provenance_notes(split, provenance, _protocols(cells))
     scores = {key.task: cell.answers[0].scores["auroc"] for key, cell in cells.items()}
     for task, score in scores.items():
         if score.left_out:
@@ -103,15 +104,26 @@ def notes(
     return lines
 
 
+# Of protocols that fit nothing, what they do.
+_UNFITTED = {
+    "predictions": (
+        "predictions are the model's own, by the classifier that it was trained with."
+    ),
+    "zero_shot": (
+        "zero_shot reads no label: a class scores by the similarity of an ECG to texts "
+        "that say it, a class of several labels by the most similar one."
+    ),
+}
+
+
 def _probe_notes(
     cells: Mapping[Key, Cell], split: Split, sizes: Mapping[str, int], level: float
 ) -> list[str]:
     """What the probes were fitted to, selected and evaluated on."""
-    shown_protocols = _protocols(cells)
-    trained = [name for name in shown_protocols if name in TUNING]
     protocols = [
-        name for name in shown_protocols if name not in (*TUNING, "predictions")
+        name for name in _protocols(cells) if name not in (*TUNING, *_UNFITTED)
     ]
+    trained = [name for name in _protocols(cells) if name in TUNING]
     counts = "; ".join(f"{task}: {count} records" for task, count in sizes.items())
     figures = f"the figures are those of fold {shown(split.report)} ({counts})."
     fitted = (
@@ -125,10 +137,7 @@ def _probe_notes(
             f"all tasks on folds {shown(split.fit)}; of its steps fold "
             f"{shown(split.select)} selected the best."
         )
-    if "predictions" in shown_protocols:
-        lines.append(
-            "predictions are the model's own, by the classifier that it was trained with."
-        )
+    lines += [_UNFITTED[name] for name in _protocols(cells) if name in _UNFITTED]
     if split.refit:
         again = [name for name in protocols if name != "attention"]
         if again:
@@ -136,7 +145,7 @@ def _probe_notes(
                 f"Once selected, {' and '.join(again)} probes were fitted to fold "
                 f"{shown(split.select)} as well."
             )
-    if {key.budget for key in cells} - {"100 %"}:
+    if {key.budget for key in cells} - {"100 %", NO_LABELS}:
         lines.append(
             "Fewer labels: those of so many patients, drawn anew for each seed. The "
             "selecting fold had all of its labels."
@@ -148,7 +157,9 @@ def _probe_notes(
     return lines
 
 
-def _provenance_notes(split: Split, provenance: Provenance) -> list[str]:
+def _provenance_notes(
+    split: Split, provenance: Provenance, protocols: Sequence[str]
+) -> list[str]:
     """Whether the pre-training knew the reported folds, and what follows."""
     lines = []
     if provenance.changed:
@@ -180,6 +191,8 @@ def _provenance_notes(split: Split, provenance: Provenance) -> list[str]:
         "reports": "the recall of the retrieval is no valid figure",
         "labels": "the figure of the pre-trained encoder is no valid one",
     }
+    if "zero_shot" in protocols:
+        invalid["reports"] += ", nor are those of zero_shot"
     found = [invalid[each] for each in learnt if each in invalid]
     if found:
         text += f": {', '.join(found)}"

@@ -1,23 +1,24 @@
-"""Finding the report of a record, and the record of a report, by their embeddings."""
+"""Finding the report of a record, and the record of a report, by their embeddings.
+
+Reports repeat. Records of one report ask the same, and hit or miss together, and their
+copies fill the nearest places together. So each direction is also measured with every
+different report once: as a query, and among those that are searched.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
 
-import jax
 import numpy as np
 
 from ecgssl_jax.annotations import make_texts
 from ecgssl_jax.data.prepared import PreparedSet
-from ecgssl_jax.data.text import NO_TEXT, PAD
+from ecgssl_jax.data.text import NO_TEXT
+from ecgssl_jax.evaluation.joint_embedding import ecg_embedding, text_embedding, unit
 from ecgssl_jax.evaluation.markdown import figure, markdown_table
-from ecgssl_jax.methods.base import TextMethod
 from ecgssl_jax.runs import FrozenEncoder
-from ecgssl_jax.settings import ConfigError
 
 DEPTHS = (1, 5, 10)
 _QUERIES = 1024  # at a time, so that similarities stay small
-_EMBEDDED = 256  # records at a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,25 +28,29 @@ class Retrieval:
     Attributes:
       recall: depth k -> share of the queries with a hit among their k nearest.
       chance: the same of a random order; repeated reports make it large.
-      num_queries: n, which are also the candidates.
+      num_queries: n.
+      num_candidates: m, among which they search.
     """
 
     recall: dict[int, float]
     chance: dict[int, float]
     num_queries: int
+    num_candidates: int
 
 
 def retrieve(
     queries: np.ndarray,
     candidates: np.ndarray,
-    text_ids: np.ndarray,
+    query_ids: np.ndarray,
+    candidate_ids: np.ndarray,
     depths: Sequence[int] = DEPTHS,
 ) -> Retrieval:
     """Recall at each depth, by cosine similarity; any equal text is a hit.
 
     Args:
-      queries, candidates: [n, D] float; row i of both is one record.
-      text_ids: [n] int, equal for equal texts; records without text are to be left
+      queries, candidates: [n, D] and [m, D] float.
+      query_ids, candidate_ids: [n] and [m] int of their texts, equal for equal ones.
+        Each text of a query is a candidate's too; records without text are to be left
         out before.
 
     Raises:
@@ -54,34 +59,28 @@ def retrieve(
     """
     if not len(queries):
         raise ValueError("retrieval needs at least one record with a text")
-    if not (np.isfinite(queries).all() and np.isfinite(candidates).all()):
-        # No similarity to them is larger than another: all would be hits.
-        raise ConfigError(
-            "retrieval: not all embeddings are finite, found NaN or infinity; the "
-            "checkpoint has diverged, or its vocabulary is not the one of the texts"
-        )
-    queries, candidates = (
-        x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-        for x in (queries.astype(np.float64), candidates.astype(np.float64))
-    )
+    queries, candidates = unit(queries), unit(candidates)
     ranks = np.concatenate(
         [
             _ranks(
                 queries[i : i + _QUERIES],
                 candidates,
-                text_ids[i : i + _QUERIES],
-                text_ids,
+                query_ids[i : i + _QUERIES],
+                candidate_ids,
             )
             for i in range(0, len(queries), _QUERIES)
         ]
     )
+    total = len(candidates)
     # Of so many candidates every query finds all.
-    depths = [k for k in depths if k < len(queries)] or depths[:1]
-    _, place, counts = np.unique(text_ids, return_inverse=True, return_counts=True)
+    depths = [k for k in depths if k < total] or depths[:1]
+    texts, counts = np.unique(candidate_ids, return_counts=True)
+    hits = counts[np.searchsorted(texts, query_ids)]
     return Retrieval(
         recall={k: float((ranks < k).mean()) for k in depths},
-        chance={k: _chance(counts[place], len(queries), k) for k in depths},
+        chance={k: _chance(hits, total, k) for k in depths},
         num_queries=len(queries),
+        num_candidates=total,
     )
 
 
@@ -102,15 +101,25 @@ def _chance(hits: np.ndarray, total: int, depth: int) -> float:
 
 
 def table(directions: Mapping[str, Retrieval], data: str) -> str:
-    """Markdown: recall on the set `data`, and that of a random order in brackets."""
-    depths = list(next(iter(directions.values())).recall)
-    count = next(iter(directions.values())).num_queries
-    header = [f"{data}, {count} records", *(f"recall@{k} (chance)" for k in depths)]
+    """Markdown: recall on the set `data`, and that of a random order in brackets.
+
+    A direction of few candidates has fewer depths than others, and empty cells.
+    """
+    depths = list(dict.fromkeys(k for x in directions.values() for k in x.recall))
+    header = [data, "queries", "candidates", *(f"recall@{k} (chance)" for k in depths)]
     body = [
-        [name, *(f"{figure(x.recall[k])} ({figure(x.chance[k])})" for k in depths)]
+        [name, str(x.num_queries), str(x.num_candidates), *_figures(x, depths)]
         for name, x in directions.items()
     ]
     return markdown_table(header, body)
+
+
+def _figures(found: Retrieval, depths: Sequence[int]) -> list[str]:
+    recall, chance = found.recall, found.chance
+    return [
+        f"{figure(recall[k])} ({figure(chance[k])})" if k in recall else ""
+        for k in depths
+    ]
 
 
 def retrieve_reports(
@@ -131,34 +140,14 @@ def retrieve_reports(
     if not len(rows):
         print(f"retrieval is left out: no report in folds {list(folds)}")
         return {}
-    pooled = encoder.encode(prepared, rows)["pooled"]
-    # The first row of the table is that of no text.
-    tokens = texts.tokens[ids + 1].astype(np.int32)
-    method = cast(TextMethod, encoder.method)
-    ecg, text = _embed(method, *encoder.parameters, pooled, tokens)
+    ecg = ecg_embedding(encoder)(encoder.encode(prepared, rows)["pooled"])
+    # Each different report once; the first row of the table is that of no text.
+    distinct, place = np.unique(ids, return_inverse=True)
+    tokens = texts.tokens[distinct + 1].astype(np.int32)
+    text = text_embedding(encoder)(tokens)
     return {
-        "ECG to report": retrieve(ecg, text, ids),
-        "report to ECG": retrieve(text, ecg, ids),
+        "ECG to report": retrieve(ecg, text[place], ids, ids),
+        "report to ECG": retrieve(text[place], ecg, ids, ids),
+        "ECG to distinct report": retrieve(ecg, text, ids, distinct),
+        "distinct report to ECG": retrieve(text, ecg, distinct, ids),
     }
-
-
-def _embed(
-    method: TextMethod, params: Any, extra: Any, pooled: np.ndarray, tokens: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features [n, D'] and texts [n, S] -> their places in the common space, [n, D]."""
-
-    @jax.jit
-    def embed(params, extra, pooled, text):
-        batch = {"text": text, "text_valid": text != PAD}
-        return method.embed_ecg(params, extra, pooled), method.embed_text(params, batch)
-
-    found = []
-    for start in range(0, len(pooled), _EMBEDDED):
-        part = [x[start : start + _EMBEDDED] for x in (pooled, tokens)]
-        padding = _EMBEDDED - len(part[0])
-        # One shape, so that one program does.
-        part = [np.pad(x, ((0, padding), (0, 0))) for x in part]
-        embedded = embed(params, extra, *part)
-        found.append([np.asarray(x)[: _EMBEDDED - padding] for x in embedded])
-    ecg, text = (np.concatenate(x) for x in zip(*found, strict=True))
-    return ecg, text

@@ -14,6 +14,7 @@ from ecgssl_jax.evaluation.budget import Budget, draw, parse_budget
 from ecgssl_jax.evaluation.questions import Question
 from ecgssl_jax.evaluation.settings import AttentionSettings, Evaluation, Protocol
 from ecgssl_jax.evaluation.split import Split
+from ecgssl_jax.evaluation.zero_shot import ZeroShot
 
 # 'pooled' [N, D], perhaps 'tokens' [N, L, D] and 'tokens_valid' [N, L]. Questions name
 # their records by the rows of these.
@@ -24,6 +25,7 @@ METRICS = {
     "average_precision": metrics.macro_average_precision,
     "f1_max": metrics.macro_f1_max,
 }
+NO_LABELS = "0 %"  # the budget of what no label was read for
 
 
 _ALL = Budget(share=1)
@@ -34,7 +36,7 @@ class Answer:
     """What one probe of one encoder makes of a task.
 
     Attributes:
-      task, protocol, budget: what was asked.
+      task, protocol, budget: what was asked; `NO_LABELS` where no label was read.
       seed: of the budget and the probe; None where nothing was drawn.
       logits: [n, Y] float32, of the reported records in their order.
       scores: by the names of `METRICS`.
@@ -93,6 +95,7 @@ def answers(
     seeds: Sequence[int],
     *,
     own: Mapping[str, slice] | None = None,
+    zero_shot: ZeroShot | None = None,
 ) -> Iterator[Answer]:
     """All answers of one encoder, in the order protocol, budget, seed, task.
 
@@ -102,6 +105,7 @@ def answers(
 
     Args:
       own: task -> its columns of the features' 'logits'; None without any.
+      zero_shot: of the features' encoder, for all tasks; None where it has none.
 
     Raises:
       ValueError: features that are not finite, or labels that cannot be probed.
@@ -113,6 +117,9 @@ def answers(
                 if columns is not None:
                     yield predicted(features["logits"], asked, split, columns)
             continue
+        if protocol == "zero_shot" and zero_shot is not None:
+            for asked in questions:
+                yield _from_texts(features, asked, split, zero_shot)
         if protocol not in _FITS:
             continue
         fit, needed = _FITS[protocol]
@@ -125,7 +132,7 @@ def answers(
                 training = _training(features, questions, split, budget, seed or 0)
                 found = fit(training, settings)
                 for asked, fitted in zip(questions, found, strict=True):
-                    yield _answer(fitted, asked, split, protocol, budget, seed)
+                    yield _answer(fitted, asked, split, protocol, str(budget), seed)
 
 
 def _training(
@@ -272,7 +279,20 @@ def predicted(
         selection={},
         records=records,
     )
-    return _answer(fitted, asked, split, protocol, budget, seed)
+    return _answer(fitted, asked, split, protocol, str(budget), seed)
+
+
+def _from_texts(
+    features: Features, asked: Question, split: Split, zero_shot: ZeroShot
+) -> Answer:
+    """The similarity to texts that say the classes."""
+    fitted = _Fitted(
+        logits=lambda rows: zero_shot.logits(features["pooled"][rows], asked.name),
+        settings={},
+        selection={},
+        records=0,
+    )
+    return _answer(fitted, asked, split, "zero_shot", NO_LABELS, None)
 
 
 def _count(rows: np.ndarray) -> int:
@@ -284,7 +304,7 @@ def _answer(
     asked: Question,
     split: Split,
     protocol: Protocol,
-    budget: Budget,
+    budget: str,
     seed: int | None,
 ) -> Answer:
     reported = asked.only(split.report)
@@ -292,7 +312,7 @@ def _answer(
     return Answer(
         task=asked.name,
         protocol=protocol,
-        budget=str(budget),
+        budget=budget,
         seed=seed,
         logits=logits,
         scores=scored(logits, reported),

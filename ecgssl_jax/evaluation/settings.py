@@ -11,7 +11,13 @@ from ecgssl_jax.number_list import numbers
 from ecgssl_jax.settings import ConfigError, build
 
 Protocol = Literal[
-    "linear", "attention", "neighbours", "finetuned", "two_stage", "predictions"
+    "linear",
+    "attention",
+    "neighbours",
+    "finetuned",
+    "two_stage",
+    "predictions",
+    "zero_shot",
 ]
 # Those of them that change the encoder.
 TUNING: tuple[Protocol, ...] = ("finetuned", "two_stage")
@@ -87,10 +93,14 @@ class Evaluation:
       test_folds: read with --test alone.
       protocols: probes to fit; 'finetuned' and 'two_stage' train the encoder too, the
         latter after a probe; 'predictions' are those of a model trained on labels
-        itself, which are always among them.
+        itself, 'zero_shot' is the similarity to prompts of a model trained on reports:
+        each of these two is always among them where the model can.
       budgets: what labels to fit them to: '1 %' of the patients, '10 per class'.
       seeds: of random encoders, budgets and attention probes; None for the run's.
       baselines: rows beside the encoder's; 'from scratch' where protocols train.
+      prompts: JSON file of texts that say what a label means, label -> texts or
+        language -> label -> texts; None for the package's own, of PTB-XL's statements.
+      prompt_languages: to take of that file; none for all, as one ensemble.
       attention, finetuning: settings of these protocols.
       draws: of patients, for the intervals.
       level: nominal coverage of the intervals.
@@ -107,6 +117,8 @@ class Evaluation:
     budgets: tuple[str, ...] = ("100 %",)
     seeds: tuple[int, ...] | None = None
     baselines: tuple[Baseline, ...] = ("log spectrum", "random encoder", "from scratch")
+    prompts: str | None = None
+    prompt_languages: tuple[str, ...] = ()
     attention: AttentionSettings = AttentionSettings()
     finetuning: FineTuning = FineTuning()
     draws: int = 1000
@@ -120,6 +132,11 @@ class Evaluation:
         for text in self.budgets:
             parse_budget(text)
         check_settings(self.draws, self.level)
+
+    def also(self, protocol: Protocol) -> "Evaluation":
+        """With this protocol too, if it is not among them."""
+        protocols = tuple(dict.fromkeys((*self.protocols, protocol)))
+        return dataclasses.replace(self, protocols=protocols)
 
 
 def parse(config: Mapping[str, Any]) -> Evaluation:

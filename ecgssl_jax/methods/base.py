@@ -113,3 +113,7 @@ class TextMethod(Method, Protocol):
     def embed_text(self, params: Tree, batch: Batch) -> jax.Array:
         """The texts of a batch -> their places in the common space."""
         ...
+
+    def temperature(self, params: Tree) -> float | jax.Array:
+        """Of the cosine similarities there."""
+        ...

@@ -227,7 +227,7 @@ class Meclip:
             params["projector"], extra["projector"], pooled
         )
         text = self.embed_text(params, batch, rngs={"drop_path": text_rng})
-        temperature = self._temperature(params)
+        temperature = self.temperature(params)
         ids = batch["text_ids"]
         loss = clip_loss(
             ecg,
@@ -278,7 +278,8 @@ class Meclip:
         )
         return self.text_projector.apply(params["text_projector"], embedded)
 
-    def _temperature(self, params: Tree) -> float | jax.Array:
+    def temperature(self, params: Tree) -> float | jax.Array:
+        """Of the cosine similarities."""
         if not self.settings.learn_temperature:
             return self.settings.temperature
         low, high = np.log(self.settings.temperature_range)

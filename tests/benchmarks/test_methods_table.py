@@ -52,7 +52,7 @@ def write_results(folder, encoder, method, seed, random, trained):
     ]
     recall = {"ECG to report": dict(recall={"1": trained / 4}, chance={"1": 0.125})}
     document = {
-        "results": [row | dict(probe={}, per_label={}) for row in rows],
+        "results": [row | dict(probe={}, protocol="linear") for row in rows],
         "retrieval": recall if method.startswith("MECLIP") else {},
         **dict.fromkeys(("step", "training", "versions", "devices", "git_revision")),
     }

@@ -130,6 +130,12 @@ def test_more_characters_than_pieces_leave_the_rare_ones_unknown():
     assert text.UNKNOWN not in tokens[0] and text.UNKNOWN in tokens[1]
 
 
+def test_a_vocabulary_tells_what_it_knows_nothing_of():
+    vocabulary = _train(["sinus rhythm", "qt"] * 5, 40)
+    assert vocabulary.knows("Sinus") and vocabulary.knows("\u5fc3 t")
+    assert not vocabulary.knows("\u5fc3\u623f \u623f") and not vocabulary.knows(" . ")
+
+
 def test_a_vocabulary_travels_between_processes():
     vocabulary = _train(["ab ba"], 20)
     expected = vocabulary.encode(["ab"], 4)[0]

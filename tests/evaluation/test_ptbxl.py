@@ -108,6 +108,16 @@ def test_single_superclass_task_drops_records_with_two():
     np.testing.assert_array_equal(task.labels.sum(axis=1), 1)
 
 
+def test_classes_are_made_of_the_statements_of_the_table():
+    found = {name: ptbxl.parts(name, STATEMENTS, TABLE) for name in ptbxl.TASKS}
+    assert found["superdiagnostic"] == {"MI": [1, 2], "NORM": [0], "STTC": [3]}
+    assert found["subdiagnostic"] == {"I": [1, 2], "N": [0], "STTC": [3]}
+    assert found["form"] == {"NDT": [3], "PVC": [5]} and found["rhythm"] == {"SR": [4]}
+    labels = rows_with("IMI SR", "NORM NDT PVC")
+    for name, parts in found.items():
+        assert tuple(parts) == ptbxl.task(name, labels, STATEMENTS, TABLE).classes
+
+
 def test_classes_do_not_depend_on_which_records_are_given():
     form, rhythm = (
         ptbxl.task(name, rows_with("PVC"), STATEMENTS, TABLE)

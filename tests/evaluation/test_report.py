@@ -205,3 +205,17 @@ def test_own_predictions_are_no_probe():
     text = noted(known(), found=cells() | cells(protocol="predictions"))
     assert "(linear), fitted to" in text and "predictions are the model's own" in text
     assert noted(known(), found=cells(protocol="predictions")).startswith("The figures")
+
+
+def test_zero_shot_has_a_table_of_its_own_and_is_no_probe():
+    kind = dict(protocol="zero_shot", budget="0 %")
+    own = {Key("trained", "zero_shot", "0 %", "all"): cell(0.7, **kind)}
+    found = cells() | own
+    _, table = map(rows, report.tables(found, "mine"))
+    assert table[0] == ["mine, macro AUROC, 0 % of the labels", "all"]
+    assert table[2:] == [["zero_shot: trained", ".700 [.690, .720]"]]
+    text = noted(known("signals", "reports"), found=found)
+    assert "(linear), fitted to" in text and "Fewer labels" not in text
+    assert "zero_shot reads no label: a class scores by the similarity" in text
+    assert "is no valid figure, nor are those of zero_shot;" in text
+    assert noted(known(), found=own).startswith("The figures")

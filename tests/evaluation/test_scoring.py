@@ -1,6 +1,7 @@
 """Answers: what a probe may see, and that figures are those of its logits."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -232,3 +233,17 @@ def test_own_predictions_are_scored_as_they_are_for_their_own_task():
             expected = -features[asked.rows[asked.fold == 4]]
             np.testing.assert_array_equal(each.logits, expected)
             assert each.scores["auroc"].value < 0.2
+
+
+def test_zero_shot_is_answered_once_without_labels_or_budget():
+    prepared, features = labelled_set()
+    asked = asked_of(prepared)
+    zero_shot = SimpleNamespace(logits=lambda pooled, task: -pooled)
+    ask = {"protocols": ("zero_shot",), "budgets": ("20 %", "100 %")}
+    settings, given = Evaluation(**ask), {"pooled": features}
+    assert not list(answers(given, [asked], SPLIT, settings, (0, 1)))
+    (found,) = answers(given, [asked], SPLIT, settings, (0, 1), zero_shot=zero_shot)
+    assert (found.protocol, found.budget, found.seed) == ("zero_shot", "0 %", None)
+    assert found.records == 0 and not found.selection
+    expected = -features[asked.rows[asked.fold == 4]]
+    np.testing.assert_array_equal(found.logits, expected)

@@ -18,8 +18,10 @@ def test_texts_and_numbers_stand_for_tuples():
             "budgets": "1 %,10 per class",
             "protocols": "linear",
             "valid_folds": (9,),
+            "prompt_languages": "german",
         }
     )
+    assert found.prompt_languages == ("german",)
     assert found.tasks == ("all", "form") and found.train_folds == (1, 2, 3, 7)
     assert found.seeds == (4,) and found.valid_folds == (9,)
     assert found.budgets == ("1 %", "10 per class") and found.protocols == ("linear",)
@@ -55,3 +57,9 @@ def test_the_config_asks_for_every_task_protocol_and_budget():
 def test_the_argument_of_the_config_changes_settings():
     found = parse(config_files.load(f"{CONFIG}:quick,data=mine,attention.steps=7", {}))
     assert found.data == "mine" and found.attention.steps == 7
+
+
+def test_a_protocol_is_added_once():
+    found = Evaluation(protocols=("zero_shot", "linear"))
+    assert found.also("zero_shot") == found
+    assert Evaluation().also("zero_shot").protocols == ("linear", "zero_shot")

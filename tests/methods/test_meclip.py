@@ -148,9 +148,9 @@ def test_a_learned_temperature_stays_within_its_range(logit):
         learn_temperature=True, temperature=0.07, temperature_range=(0.02, 0.5)
     )
     method = meclip.build(settings, ENCODER, steps=1, masks=None)
-    found = float(method._temperature({"temperature": jnp.float32(logit)}))
+    found = float(method.temperature({"temperature": jnp.float32(logit)}))
     assert 0.02 * (1 - 1e-6) <= found <= 0.5 * (1 + 1e-6)
-    first = method._temperature({"temperature": jnp.float32(method._logit())})
+    first = method.temperature({"temperature": jnp.float32(method._logit())})
     assert float(first) == pytest.approx(0.07, rel=1e-5)
 
 
