@@ -1,19 +1,23 @@
-"""How an encoder is evaluated on frozen features.
+"""How an encoder is evaluated.
 
     python -m ecgssl_jax.evaluate --workdir=runs/jepa-ptbxl --config=configs/evaluate.py
 
 Linear, attention and neighbours' probes of every task that the set has, at 1, 10 and
 100 % of the labels, three seeds. Features, of which tokens may take a gigabyte for each
-encoder, are computed once. `configs/evaluate.py:quick` is what is done without --config: a linear probe on
-all labels. Settings follow after commas: 'configs/evaluate.py:quick,tasks=every', or as
-flags: --config.tasks=all,form --config.train_folds=1-4.
+encoder, are computed once.
+
+    configs/evaluate.py:quick    as without --config: a linear probe on all labels
+    configs/evaluate.py:tuned    fine-tuning in two stages, and from scratch, as well
+
+Settings follow after commas: 'configs/evaluate.py:quick,tasks=every', or as flags:
+--config.tasks=all,form --config.train_folds=1-4.
 """
 
 from ml_collections import ConfigDict
 
 from ecgssl_jax.config_argument import override, split_argument
 
-VARIANTS = ("quick",)
+VARIANTS = ("quick", "tuned")
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -23,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
         dict(
             protocols=("linear",),
             budgets=("100 %",),
-            baselines=("log spectrum", "random encoder"),
+            baselines=("log spectrum", "random encoder", "from scratch"),
         )
     )
     if variant != "quick":
@@ -31,4 +35,6 @@ def get_config(arg: str = "") -> ConfigDict:
         config.protocols = ("linear", "attention", "neighbours")
         config.budgets = ("1 %", "10 %", "100 %")
         config.seeds = (0, 1, 2)
+    if variant == "tuned":
+        config.protocols += ("two_stage",)
     return override(config, overrides)

@@ -110,8 +110,8 @@ _UNFITTED = {
         "predictions are the model's own, by the classifier that it was trained with."
     ),
     "zero_shot": (
-        "zero_shot reads no label: a class scores by the similarity of an ECG to texts "
-        "that say it, a class of several labels by the most similar one."
+        "zero_shot reads no label: a class has its share of a softmax over an ECG's "
+        "similarities to texts that say the labels."
     ),
 }
 

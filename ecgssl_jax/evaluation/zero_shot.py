@@ -1,7 +1,9 @@
 """Classes recognised by texts that say them, without any label.
 
-Radford et al., arXiv 2103.00020, section 3.1: an ECG's score for a label is its cosine
-similarity to the label's texts, of which there are several (section 3.1.4).
+Radford et al., arXiv 2103.00020, section 3.1: a label's probability is a softmax over the
+ECG's cosine similarities to the texts of all labels, of which each has several (section
+3.1.4). So what brings an ECG nearer to all texts, as its device or the reports' language
+may, counts for nothing.
 """
 
 import dataclasses
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from scipy.special import logsumexp
 
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.data.text import Vocabulary, encode_texts
@@ -25,7 +28,7 @@ from ecgssl_jax.evaluation.settings import Evaluation
 from ecgssl_jax.methods.base import TextMethod
 from ecgssl_jax.runs import FrozenEncoder
 
-# Of each class, the places of its labels; a class is as near as the nearest of them.
+# Of each class, the places of its labels; a class holds where one of them does.
 Parts = Sequence[Sequence[int]]
 
 
@@ -51,19 +54,28 @@ class ZeroShot:
         Raises:
           ConfigError: an embedding that is not finite.
         """
-        scores = class_scores(self.embed(pooled), self.directions, self.parts[task])
-        return (scores / self.temperature).astype(np.float32)
+        similarities = unit(self.embed(pooled)) @ self.directions.T
+        found = class_log_odds(similarities / self.temperature, self.parts[task])
+        return found.astype(np.float32)
 
 
-def class_scores(ecg: np.ndarray, directions: np.ndarray, parts: Parts) -> np.ndarray:
-    """Cosine similarities [n, Y] float64 of ECGs [n, D] to classes.
+def class_log_odds(scores: np.ndarray, parts: Parts) -> np.ndarray:
+    """[n, Y] float64, of classes whose labels have the scores [n, L] in a softmax.
 
     Args:
-      directions: [L, D], unit vectors, of labels.
-      parts: of each class its labels, of which the most similar one counts.
+      parts: of each class its labels, whose probabilities add up; not all of them. The
+        only label that there is has its score.
     """
-    similarities = unit(ecg) @ directions.T
-    return np.stack([similarities[:, list(p)].max(axis=1) for p in parts], axis=1)
+    if scores.shape[1] == 1:
+        return np.repeat(scores, len(parts), axis=1)
+    found = []
+    for part in parts:
+        own = np.isin(np.arange(scores.shape[1]), list(part))
+        held, not_held = (
+            np.asarray(logsumexp(scores[:, columns], axis=1)) for columns in (own, ~own)
+        )
+        found.append(held - not_held)
+    return np.stack(found, axis=1)
 
 
 def mean_directions(texts: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
@@ -112,7 +124,10 @@ def make_zero_shot(
       ConfigError: an embedding that is not finite.
     """
     parts = {task: list(parts_of(prepared, task).values()) for task in tasks}
-    used = sorted({place for classes in parts.values() for p in classes for place in p})
+    needed = {place for classes in parts.values() for part in classes for place in part}
+    # Those that no task asks for count as well: so a score does not depend on the tasks.
+    known = {i for i, label in enumerate(prepared.labels) if label in prompts.texts}
+    used = sorted(needed | known)
     texts = prompts.of([prepared.labels[place] for place in used])
     tokens, owner = _tokens(encoder, texts, prompts)
     method = cast(TextMethod, encoder.method)

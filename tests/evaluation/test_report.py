@@ -216,6 +216,6 @@ def test_zero_shot_has_a_table_of_its_own_and_is_no_probe():
     assert table[2:] == [["zero_shot: trained", ".700 [.690, .720]"]]
     text = noted(known("signals", "reports"), found=found)
     assert "(linear), fitted to" in text and "Fewer labels" not in text
-    assert "zero_shot reads no label: a class scores by the similarity" in text
+    assert "zero_shot reads no label: a class has its share of a softmax" in text
     assert "is no valid figure, nor are those of zero_shot;" in text
     assert noted(known(), found=own).startswith("The figures")

@@ -102,7 +102,7 @@ def test_tasks_are_answered_as_if_each_were_asked_alone():
         classes=("b",),
         **{
             name: getattr(first, name)[some]
-            for name in ("rows", "fold", "patient", "labels", "known")
+            for name in ("rows", "record_id", "fold", "patient", "labels", "known")
         },
     )
     second = dataclasses.replace(
@@ -218,12 +218,20 @@ def test_features_that_are_not_finite_are_refused():
 def test_own_predictions_are_scored_as_they_are_for_their_own_task():
     prepared, features = labelled_set()
     asked = asked_of(prepared)
-    given = {"pooled": features, "logits": -features}
     ask = {"protocols": ("predictions",), "budgets": ("20 %",)}
     settings = Evaluation(**ask)
-    for task, count in (("labels", 1), ("all", 0), (None, 0)):
-        found = list(answers(given, [asked], SPLIT, settings, (0, 1), own_task=task))
-        assert len(found) == count
+    for own, columns in (
+        ({"labels": slice(None)}, slice(None)),
+        ({"other": slice(0, 2), "labels": slice(2, 4)}, slice(2, 4)),
+        ({"all": slice(None)}, None),
+        (None, None),
+    ):
+        # Of several tasks, the columns of each.
+        wide = np.concatenate([features, -features], axis=1)
+        logits = -features if columns == slice(None) else wide
+        given = {"pooled": features, "logits": logits}
+        found = list(answers(given, [asked], SPLIT, settings, (0, 1), own=own))
+        assert len(found) == (columns is not None)
         for each in found:
             assert (each.protocol, each.budget, each.seed) == (
                 "predictions",

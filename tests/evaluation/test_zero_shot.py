@@ -12,7 +12,7 @@ from ecgssl_jax.data.text import Vocabulary, train_vocabulary
 from ecgssl_jax.evaluation.prompts import MissingPromptsError, read_prompts
 from ecgssl_jax.evaluation.settings import Evaluation
 from ecgssl_jax.evaluation.zero_shot import (
-    class_scores,
+    class_log_odds,
     find_prompts,
     make_zero_shot,
     mean_directions,
@@ -89,19 +89,23 @@ def test_a_direction_is_the_mean_of_unit_vectors_whatever_their_lengths():
     np.testing.assert_allclose(found, [[half, half], [0, 1], [-1, 0]], atol=1e-12)
 
 
-def test_a_class_scores_as_the_most_similar_of_its_labels():
-    rng = np.random.default_rng(0)
-    ecg, labels = rng.normal(size=(20, 4)), rng.normal(size=(3, 4))
-    cosine = np.array(
-        [[e @ w / np.linalg.norm(e) / np.linalg.norm(w) for w in labels] for e in ecg]
-    )
-    labels /= np.linalg.norm(labels, axis=1, keepdims=True)
-    found = class_scores(ecg, labels, [[2], [0, 1]])
-    expected = np.stack([cosine[:, 2], cosine[:, :2].max(axis=1)], axis=1)
-    np.testing.assert_allclose(found, expected)
+def test_a_class_has_the_probabilities_of_its_labels():
+    scores = np.random.default_rng(0).normal(size=(20, 3))
+    probability = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    held = np.stack([probability[:, 2], probability[:, :2].sum(axis=1)], axis=1)
+    found = class_log_odds(scores, [[2], [0, 1]])
+    np.testing.assert_allclose(found, np.log(held / (1 - held)))
+    # What all labels share counts for nothing, and large scores do not overflow.
+    np.testing.assert_allclose(class_log_odds(scores + 5, [[2], [0, 1]]), found)
+    assert np.isfinite(class_log_odds(1e4 * scores, [[2], [0, 1]])).all()
 
 
-def test_logits_are_cosines_to_the_prompts_by_the_temperature(
+def test_the_only_label_has_its_score():
+    scores = np.array([[0.3], [-0.1]])
+    np.testing.assert_array_equal(class_log_odds(scores, [[0]]), scores)
+
+
+def test_logits_are_of_cosines_to_the_prompts_by_the_temperature(
     encoder, tmp_path, capsys
 ):
     prepared, _ = labelled_set()
@@ -112,20 +116,16 @@ def test_logits_are_cosines_to_the_prompts_by_the_temperature(
     found = make_zero_shot(encoder, prepared, ["labels"], as_prompts(tmp_path, prompts))
     pooled = np.random.default_rng(1).normal(size=(300, 6)).astype(np.float32)
     unit = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
-    expected = [unit @ direction(encoder, *texts) / 0.25 for texts in prompts.values()]
+    a, b = (unit @ direction(encoder, *texts) / 0.25 for texts in prompts.values())
     logits = found.logits(pooled, "labels")
     assert logits.dtype == np.float32
-    np.testing.assert_allclose(logits, np.stack(expected, axis=1), atol=1e-5)
+    # Of two labels, the log-odds of a softmax are the difference.
+    np.testing.assert_allclose(logits, np.stack([a - b, b - a], axis=1), atol=1e-5)
     assert "zero-shot: 4 prompts of 2 labels" in capsys.readouterr().out
-    # Neither the other records nor the other labels count.
+    # The other records do not count.
     for row in (0, 299):
         alone = found.logits(pooled[row : row + 1], "labels")
         np.testing.assert_allclose(alone[0], logits[row], atol=1e-6)
-    other = as_prompts(tmp_path, {"a": ["sinus rhythm"] * 300, "b": ["left block"]})
-    others = make_zero_shot(encoder, prepared, ["labels"], other)
-    np.testing.assert_allclose(
-        others.logits(pooled, "labels")[:, 1], logits[:, 1], atol=1e-6
-    )
 
 
 def statements_set():
@@ -143,11 +143,18 @@ def test_classes_of_statements_have_those_of_the_label_table(encoder, tmp_path):
     ecg = np.random.default_rng(1).normal(size=(50, 6)).astype(np.float32)
     unit = ecg / np.linalg.norm(ecg, axis=1, keepdims=True)
     cosine = {name: unit @ direction(encoder, text) for name, text in texts.items()}
-    infarct = np.maximum(cosine["IMI"], cosine["AMI"])
-    expected = np.stack([infarct, cosine["NORM"]], axis=1) / 0.25
-    np.testing.assert_allclose(found.logits(ecg, tasks[0]), expected, atol=1e-5)
+    share = {name: np.exp(value / 0.25) for name, value in cosine.items()}
+    total = sum(share.values())
+    infarct = share["IMI"] + share["AMI"]
+    held = np.stack([infarct, share["NORM"]], axis=1) / total[:, None]
+    logits = found.logits(ecg, tasks[0])
+    np.testing.assert_allclose(logits, np.log(held / (1 - held)), atol=1e-5)
     rhythm = found.logits(ecg, tasks[1])[:, 0]
-    np.testing.assert_allclose(rhythm, cosine["SR"] / 0.25, atol=1e-5)
+    held = share["SR"] / total
+    np.testing.assert_allclose(rhythm, np.log(held / (1 - held)), atol=1e-5)
+    # The labels of tasks that are not asked for count as well.
+    alone = make_zero_shot(encoder, statements_set(), tasks[:1], prompts)
+    np.testing.assert_array_equal(alone.logits(ecg, tasks[0]), logits)
 
 
 def test_only_the_labels_of_the_tasks_need_prompts(encoder, tmp_path):
