@@ -13,7 +13,6 @@ workdir's folder `evaluation` (`evaluation-SET` of another set) as results.md, .
 
 import argparse
 import dataclasses
-import itertools
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,23 +34,15 @@ from ecgssl_jax.evaluation import (
     report,
     retrieval,
 )
-from ecgssl_jax.evaluation.budget import parse_budget
 from ecgssl_jax.evaluation.contenders import make_contenders, trained_name
 from ecgssl_jax.evaluation.online import ProbeSettings, selecting_probe
-from ecgssl_jax.evaluation.prompts import MissingPromptsError
-from ecgssl_jax.evaluation.provenance import provenance_of, trainings
+from ecgssl_jax.evaluation.provenance import provenance_of
 from ecgssl_jax.evaluation.questions import Question
-from ecgssl_jax.evaluation.scoring import Answer, answers
-from ecgssl_jax.evaluation.settings import (
-    FROM_SCRATCH,
-    TUNING,
-    Evaluation,
-    Protocol,
-    parse,
-)
+from ecgssl_jax.evaluation.rows import probed_rows
+from ecgssl_jax.evaluation.settings import TUNING, Evaluation, parse
 from ecgssl_jax.evaluation.split import Split, final_split, validation_split
 from ecgssl_jax.evaluation.summary import Cell, Key, Row, summarise
-from ecgssl_jax.evaluation.zero_shot import ZeroShot, find_prompts, make_zero_shot
+from ecgssl_jax.evaluation.zero_shot import ZeroShot, wanted_zero_shot
 from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.memory import keep_freed_memory
 from ecgssl_jax.output_folder import check_writable
@@ -147,7 +138,7 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
         # Retrieval alone, which needs no probe: on the set as a whole.
         split = dataclasses.replace(split, report=(-1,))
     asked = [questions.question(prepared, task, split) for task in tasks]
-    zero_shot = _zero_shot(settings, encoder, prepared, tasks)
+    zero_shot = wanted_zero_shot(encoder, prepared, tasks, settings)
     if encoder.method.labels is not None:
         settings = settings.also("predictions")
     if zero_shot is not None:
@@ -171,7 +162,8 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
         level=settings.level,
         provenance=provenance_of(encoder.run, encoder.method, prepared),
     )
-    notes += _overlap_notes(settings, encoder, prepared, split)
+    root = Path(settings.root or experiment.data.root)
+    notes += overlap.notes(encoder.run, encoder.method, prepared, split.report, root)
     found = retrieval.retrieve_reports(encoder, prepared, split.report)
     outcome = _Outcome(
         run=encoder.run,
@@ -203,23 +195,6 @@ def _open(
     return assembly.open_set(data, name), split
 
 
-def _overlap_notes(
-    settings: Evaluation,
-    encoder: runs.FrozenEncoder,
-    prepared: PreparedSet,
-    split: Split,
-) -> list[str]:
-    """What other sets, which were trained on, have of the reported records."""
-    rows = np.flatnonzero(np.isin(prepared.index["fold"], split.report))
-    root = Path(settings.root or encoder.run.experiment.data.root)
-    found = [
-        overlap.note(each)
-        for _, trained in trainings(encoder.run, encoder.method)
-        for each in overlap.overlaps_of(trained, prepared, rows, root)
-    ]
-    return [note for note in dict.fromkeys(found) if note]
-
-
 def _default_set(experiment: Experiment) -> tuple[str, ProbeSettings]:
     """-> the set's name, and the probe whose folds it is evaluated on by default."""
     probe = selecting_probe(experiment)
@@ -238,36 +213,6 @@ def _tasks(settings: Evaluation, prepared: PreparedSet) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _zero_shot(
-    settings: Evaluation,
-    encoder: runs.FrozenEncoder,
-    prepared: PreparedSet,
-    tasks: Sequence[str],
-) -> ZeroShot | None:
-    """Of a method that learns from reports; None where prompts lack and none were asked.
-
-    Raises:
-      ConfigError: what was asked for cannot be had.
-    """
-    named = settings.prompts is not None or settings.prompt_languages
-    wanted = "zero_shot" in settings.protocols or named
-    if encoder.method.text is None and wanted:
-        raise ConfigError(
-            f"config.protocols: {encoder.run.experiment.method['name']} does not learn "
-            "from reports; leave 'zero_shot' and the prompts out"
-        )
-    if encoder.method.text is None or not tasks:
-        return None
-    try:
-        prompts = find_prompts(prepared, settings)
-        return make_zero_shot(encoder, prepared, tasks, prompts)
-    except MissingPromptsError as error:
-        if wanted:
-            raise
-        print(f"zero-shot is left out: {error}", flush=True)
-        return None
-
-
 def _answered(
     args: argparse.Namespace,
     settings: Evaluation,
@@ -281,7 +226,6 @@ def _answered(
     seeds = settings.seeds or (encoder.run.experiment.seed,)
     # Whatever the folds and tasks: so the features are the same for all of them.
     rows = np.flatnonzero(prepared.index["labels_valid"].any(axis=1))
-    placed = [each.within(rows) for each in asked]
     contenders = make_contenders(
         encoder,
         prepared,
@@ -291,88 +235,24 @@ def _answered(
         cache=args.workdir / "features" if settings.cache else None,
         zero_shot=zero_shot,
     )
-    found = []
-    for contender in contenders:
-        row = []
-        for seed in contender.seeds or (None,):
-            features = contender.features(seed)
-            _check_finite(features["pooled"], prepared.index["record_id"][rows])
-            own = seeds if seed is None else (seed,)
-            try:
-                for each in answers(
-                    features,
-                    placed,
-                    split,
-                    settings,
-                    own,
-                    own=contender.own,
-                    zero_shot=contender.zero_shot,
-                ):
-                    print(f"  {_described(each)}", flush=True)
-                    row.append((seed, each))
-            except ValueError as error:
-                raise ConfigError(f"{contender.name}: {error}") from error
-        found.append(Row(encoder=contender.name, answers=row))
-    return _with_tuned(found, args, settings, encoder, prepared, asked, split)
-
-
-def _with_tuned(
-    rows: Sequence[Row],
-    args: argparse.Namespace,
-    settings: Evaluation,
-    encoder: runs.FrozenEncoder,
-    prepared: PreparedSet,
-    asked: Sequence[Question],
-    split: Split,
-) -> list[Row]:
-    """The rows with the answers of protocols that train the encoder too, if any."""
-    protocols: list[Protocol] = [each for each in TUNING if each in settings.protocols]
-    if not protocols:
-        return list(rows)
+    placed = [each.within(rows) for each in asked]
+    names = prepared.index["record_id"][rows]
+    found = probed_rows(contenders, placed, split, settings, seeds, names=names)
+    if not set(TUNING) & set(settings.protocols):
+        return found
     # TensorFlow, which feeds the training, is not for those who only probe.
-    from ecgssl_jax.finetuning import FineTuner
+    from ecgssl_jax.finetuning import FineTuner, with_tuned_rows
 
+    folder = settings.finetuning.folder or args.workdir / "finetuned"
     tuner = FineTuner(
         run=encoder.run,
         workdir=args.workdir,
         prepared=prepared,
         split=split,
         settings=settings.finetuning,
-        folder=Path(settings.finetuning.folder or args.workdir / "finetuned"),
+        folder=Path(folder),
     )
-    seeds = settings.seeds or (encoder.run.experiment.seed,)
-
-    def tuned(scratch: bool) -> list[tuple[None, Answer]]:
-        found = []
-        for text, seed in itertools.product(settings.budgets, seeds):
-            budget = parse_budget(text)
-            for each in tuner.answers(asked, budget, seed, protocols, scratch=scratch):
-                print(f"  {_described(each)}", flush=True)
-                found.append((None, each))
-        return found
-
-    *baselines, own = rows
-    if FROM_SCRATCH in settings.baselines:
-        baselines.append(Row(encoder=FROM_SCRATCH, answers=tuned(scratch=True)))
-    answers_of_own = [*own.answers, *tuned(scratch=False)]
-    return [*baselines, dataclasses.replace(own, answers=answers_of_own)]
-
-
-def _check_finite(pooled: np.ndarray, record_id: np.ndarray) -> None:
-    wrong = np.flatnonzero(~np.isfinite(pooled).all(axis=1))
-    if len(wrong):
-        raise ConfigError(
-            f"the features of {len(wrong)} of {len(pooled)} records are not finite, the "
-            f"first those of {record_id[wrong[0]]}; the checkpoint has diverged, or "
-            "these records are not what it was trained on"
-        )
-
-
-def _described(answer: Answer) -> str:
-    where = f"{answer.task}, {answer.protocol}, {answer.budget}"
-    if answer.seed is not None:
-        where += f", seed {answer.seed}"
-    return f"{where}: {answer.scores['auroc'].value:.4f}"
+    return with_tuned_rows(found, tuner, asked, settings, seeds)
 
 
 def _publish(

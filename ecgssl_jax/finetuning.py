@@ -8,6 +8,7 @@ on.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,12 +21,20 @@ from ecgssl_jax.assembly import make_task
 from ecgssl_jax.checkpoint_reading import saved_meta
 from ecgssl_jax.config_completion import complete
 from ecgssl_jax.data.prepared import PreparedSet
-from ecgssl_jax.evaluation.budget import Budget
+from ecgssl_jax.evaluation.budget import Budget, parse_budget
 from ecgssl_jax.evaluation.labels import EVERY, columns_of
 from ecgssl_jax.evaluation.questions import Question
+from ecgssl_jax.evaluation.rows import say
 from ecgssl_jax.evaluation.scoring import Answer, predicted
-from ecgssl_jax.evaluation.settings import FineTuning, Protocol
+from ecgssl_jax.evaluation.settings import (
+    FROM_SCRATCH,
+    TUNING,
+    Evaluation,
+    FineTuning,
+    Protocol,
+)
 from ecgssl_jax.evaluation.split import Split
+from ecgssl_jax.evaluation.summary import Row
 from ecgssl_jax.experiment import parse
 from ecgssl_jax.runs import Run
 from ecgssl_jax.train import train
@@ -191,3 +200,33 @@ class FineTuner:
         method = config["method"]
         budget = method["budget"].replace(" ", "")
         return self.folder / f"{self.prepared.name}-{budget}-{config['seed']}-{number}"
+
+
+def with_tuned_rows(
+    rows: Sequence[Row],
+    tuner: FineTuner,
+    questions: Sequence[Question],
+    settings: Evaluation,
+    seeds: Sequence[int],
+) -> list[Row]:
+    """The rows, the last one with the trained encoder's answers of these protocols.
+
+    Before it, if it is asked for, a row of models from scratch.
+    """
+    protocols: list[Protocol] = [each for each in TUNING if each in settings.protocols]
+
+    def tuned(scratch: bool) -> list[tuple[None, Answer]]:
+        found = []
+        for text, seed in itertools.product(settings.budgets, seeds):
+            for each in tuner.answers(
+                questions, parse_budget(text), seed, protocols, scratch=scratch
+            ):
+                say(each)
+                found.append((None, each))
+        return found
+
+    *baselines, own = rows
+    if FROM_SCRATCH in settings.baselines:
+        baselines.append(Row(encoder=FROM_SCRATCH, answers=tuned(scratch=True)))
+    answers = [*own.answers, *tuned(scratch=False)]
+    return [*baselines, dataclasses.replace(own, answers=answers)]

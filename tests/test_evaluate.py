@@ -411,7 +411,7 @@ def test_a_run_on_reports_answers_without_labels_where_there_are_prompts(
     document = bare_run(f"--config.prompts={prompts}", "--checkpoint=newest")
     (found,) = (x for x in document["results"] if x["protocol"] == "zero_shot")
     assert found["encoder"].startswith("pre-") and found["budget"] == "0 %"
-    # By hand: cosines of ECGs and of one text for each label.
+    # By hand: a softmax of cosines of ECGs and of one text for each label.
     encoder = runs.load_encoder(meclip / "run", "newest")
     rows = np.flatnonzero(np.isin(prepared.index["fold"], MECLIP_FOLDS))
     pooled = encoder.encode(prepared, rows)["pooled"]
@@ -425,9 +425,12 @@ def test_a_run_on_reports_answers_without_labels_where_there_are_prompts(
         np.asarray(x, np.float64) / np.linalg.norm(x, axis=1, keepdims=True)
         for x in (ecg, text)
     )
+    temperature = encoder.run.experiment.method["temperature"]
+    share = np.exp(ecg @ text.T / temperature)
+    share /= share.sum(axis=1, keepdims=True)
     truth = prepared.index["labels"][rows]
     expected = {
-        name: roc_auc_score(truth[:, column], (ecg @ text.T)[:, column])
+        name: roc_auc_score(truth[:, column], share[:, column])
         for column, name in enumerate(prepared.labels)
         if name not in found["left_out"]
     }

@@ -6,13 +6,16 @@ theirs.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ecgssl_jax.data.prepared import DamagedSetError, PreparedSet, open_prepared
+from ecgssl_jax.evaluation.provenance import trainings
+from ecgssl_jax.methods.base import Method
+from ecgssl_jax.runs import Run
 
 # Equal for equal content as it is stored: samples, rate, resolution, missing leads.
 SIGNALS = "signal_hash"
@@ -97,3 +100,20 @@ def note(found: Overlap) -> str:
         f"The pre-training saw {found.records} of these records and {found.patients} of "
         f"these patients in {found.name}: what it makes of them says nothing of new ones."
     )
+
+
+def notes(
+    run: Run,
+    method: Method,
+    prepared: PreparedSet,
+    folds: Sequence[int],
+    root: Path,
+) -> list[str]:
+    """What the run, and those that it began with, saw of these folds in other sets."""
+    rows = np.flatnonzero(np.isin(prepared.index["fold"], folds))
+    found = [
+        note(each)
+        for _, trained in trainings(run, method)
+        for each in overlaps_of(trained, prepared, rows, root)
+    ]
+    return [text for text in dict.fromkeys(found) if text]

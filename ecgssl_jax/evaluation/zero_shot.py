@@ -27,6 +27,7 @@ from ecgssl_jax.evaluation.prompts import MissingPromptsError, Prompts, read_pro
 from ecgssl_jax.evaluation.settings import Evaluation
 from ecgssl_jax.methods.base import TextMethod
 from ecgssl_jax.runs import FrozenEncoder
+from ecgssl_jax.settings import ConfigError
 
 # Of each class, the places of its labels; a class holds where one of them does.
 Parts = Sequence[Sequence[int]]
@@ -87,6 +88,38 @@ def mean_directions(texts: np.ndarray, owner: np.ndarray, count: int) -> np.ndar
     """
     texts = unit(texts)
     return unit(np.stack([texts[owner == i].mean(axis=0) for i in range(count)]))
+
+
+def wanted_zero_shot(
+    encoder: FrozenEncoder,
+    prepared: PreparedSet,
+    tasks: Sequence[str],
+    settings: Evaluation,
+) -> ZeroShot | None:
+    """For these tasks, if the method learns from reports.
+
+    None where prompts lack and none were asked for, with a line that says so.
+
+    Raises:
+      ConfigError: what was asked for cannot be had.
+    """
+    named = settings.prompts is not None or settings.prompt_languages
+    wanted = "zero_shot" in settings.protocols or named
+    if encoder.method.text is None and wanted:
+        raise ConfigError(
+            f"config.protocols: {encoder.run.experiment.method['name']} does not learn "
+            "from reports; leave 'zero_shot' and the prompts out"
+        )
+    if encoder.method.text is None or not tasks:
+        return None
+    try:
+        prompts = find_prompts(prepared, settings)
+        return make_zero_shot(encoder, prepared, tasks, prompts)
+    except MissingPromptsError as error:
+        if wanted:
+            raise
+        print(f"zero-shot is left out: {error}", flush=True)
+        return None
 
 
 def find_prompts(prepared: PreparedSet, settings: Evaluation) -> Prompts:
