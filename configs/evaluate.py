@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
         dict(
             protocols=("linear",),
             budgets=("100 %",),
-            baselines=("log spectrum", "random encoder", "from scratch"),
+            baselines=("log spectrum", "random encoder", "supervised model"),
         )
     )
     if variant != "quick":

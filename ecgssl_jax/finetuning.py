@@ -27,7 +27,7 @@ from ecgssl_jax.evaluation.questions import Question
 from ecgssl_jax.evaluation.rows import say
 from ecgssl_jax.evaluation.scoring import Answer, predicted
 from ecgssl_jax.evaluation.settings import (
-    FROM_SCRATCH,
+    SUPERVISED,
     TUNING,
     Evaluation,
     FineTuning,
@@ -226,7 +226,7 @@ def with_tuned_rows(
         return found
 
     *baselines, own = rows
-    if FROM_SCRATCH in settings.baselines:
-        baselines.append(Row(encoder=FROM_SCRATCH, answers=tuned(scratch=True)))
+    if SUPERVISED in settings.baselines:
+        baselines.append(Row(encoder=SUPERVISED, answers=tuned(scratch=True)))
     answers = [*own.answers, *tuned(scratch=False)]
     return [*baselines, dataclasses.replace(own, answers=answers)]

@@ -14,7 +14,7 @@ from tests.pretrained import pretrain
 
 FLAGS = [
     "--config.protocols=linear,two_stage,finetuned",
-    "--config.baselines=from scratch",
+    "--config.baselines=supervised model",
     "--config.budgets=50 %,100 %",
     "--config.draws=100",
     "--config.finetuning.batch_size=16",
@@ -54,7 +54,7 @@ def test_every_encoder_budget_and_protocol_is_a_run_of_its_own(evaluated):
         (x["encoder"][:4], x["protocol"], x["budget"]) for x in document["results"]
     }
     assert found == {
-        ("from", protocol, budget)
+        ("supe", protocol, budget)
         for protocol in ("finetuned", "two_stage")
         for budget in ("50 %", "100 %")
     } | {
@@ -64,9 +64,9 @@ def test_every_encoder_budget_and_protocol_is_a_run_of_its_own(evaluated):
     }
     for summary in document["summary"]:
         compared = (
-            summary["encoder"] != "from scratch" and summary["protocol"] != "linear"
+            summary["encoder"] != "supervised model" and summary["protocol"] != "linear"
         )
-        assert set(summary["against"]) == ({"from scratch"} if compared else set())
+        assert set(summary["against"]) == ({"supervised model"} if compared else set())
 
 
 def test_models_learn_from_the_fitted_folds_and_the_last_of_them_selects(evaluated):

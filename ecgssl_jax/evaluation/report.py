@@ -16,7 +16,7 @@ from ecgssl_jax.evaluation.markdown import (
 )
 from ecgssl_jax.evaluation.provenance import Provenance
 from ecgssl_jax.evaluation.scoring import METRICS, NO_LABELS
-from ecgssl_jax.evaluation.settings import TUNING, Protocol
+from ecgssl_jax.evaluation.settings import SUPERVISED, TUNING, Protocol
 from ecgssl_jax.evaluation.split import Split, shown
 from ecgssl_jax.evaluation.summary import Cell, Key
 
@@ -135,7 +135,7 @@ def _probe_notes(
         lines.append(
             f"{' and '.join(trained)}: the encoder is trained as well, by one model for "
             f"all tasks on folds {shown(split.fit)}; of its steps fold "
-            f"{shown(split.select)} selected the best."
+            f"{shown(split.select)} selected the best. The {SUPERVISED} began random."
         )
     lines += [_UNFITTED[name] for name in _protocols(cells) if name in _UNFITTED]
     if split.refit:

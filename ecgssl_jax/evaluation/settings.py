@@ -21,8 +21,8 @@ Protocol = Literal[
 ]
 # Those of them that change the encoder.
 TUNING: tuple[Protocol, ...] = ("finetuned", "two_stage")
-FROM_SCRATCH = "from scratch"
-Baseline = Literal["log spectrum", "random encoder", "from scratch"]
+SUPERVISED = "supervised model"
+Baseline = Literal["log spectrum", "random encoder", "supervised model"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class FineTuning:
         a tenth.
       learning_rate: (first, peak, last), as `config.optim`'s.
       layer_decay: factor of the rate for each layer between a parameter and the head.
-      scratch_steps, scratch_learning_rate: of the baseline 'from scratch', which begins
+      scratch_steps, scratch_learning_rate: of the baseline 'supervised model', which begins
         random; its layers all have the same rate.
       batch_size: of both.
       looks: at the selecting folds, whose best one counts.
@@ -97,7 +97,8 @@ class Evaluation:
         each of these two is always among them where the model can.
       budgets: what labels to fit them to: '1 %' of the patients, '10 per class'.
       seeds: of random encoders, budgets and attention probes; None for the run's.
-      baselines: rows beside the encoder's; 'from scratch' where protocols train.
+      baselines: rows beside the encoder's; a 'supervised model', trained from scratch,
+        where protocols train.
       prompts: JSON file of texts that say what a label means, label -> texts or
         language -> label -> texts; None for the package's own, of PTB-XL's statements.
       prompt_languages: to take of that file; none for all, as one ensemble.
@@ -116,7 +117,11 @@ class Evaluation:
     protocols: tuple[Protocol, ...] = ("linear",)
     budgets: tuple[str, ...] = ("100 %",)
     seeds: tuple[int, ...] | None = None
-    baselines: tuple[Baseline, ...] = ("log spectrum", "random encoder", "from scratch")
+    baselines: tuple[Baseline, ...] = (
+        "log spectrum",
+        "random encoder",
+        "supervised model",
+    )
     prompts: str | None = None
     prompt_languages: tuple[str, ...] = ()
     attention: AttentionSettings = AttentionSettings()
