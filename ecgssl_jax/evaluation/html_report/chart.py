@@ -5,6 +5,7 @@ out by measuring texts, which browsers set in other fonts.
 """
 
 import dataclasses
+import html
 import io
 import math
 import re
@@ -104,8 +105,8 @@ def _for_page(drawing: str, chart: Chart, name: str) -> str:
     width, height = chart.size
     title = f"{chart.title}: {chart.label}" if chart.title else chart.label
     return (
-        f'<svg class="chart" role="img" aria-label="{_attribute(title)}" '
-        f'viewBox="0 0 {width:g} {height:g}" style="max-width:{1.3 * width:.0f}px">'
+        f'<svg class="chart" role="img" aria-label="{html.escape(title)}" '
+        f'viewBox="0 0 {width:g} {height:g}" style="max-width:{1.18 * width:.0f}px">'
         f"{as_variables(body)}</svg>"
     )
 
@@ -118,12 +119,6 @@ def _rounded(tag: re.Match) -> str:
 def _font(match: re.Match) -> str:
     weight = f"font-weight: {match[1]}; " if match[1] else ""
     return f"{weight}font-size: {match[2]}"
-
-
-def _attribute(text: str) -> str:
-    for character, entity in (("&", "amp"), ("<", "lt"), (">", "gt"), ('"', "quot")):
-        text = text.replace(character, f"&{entity};")
-    return text
 
 
 def sheet(

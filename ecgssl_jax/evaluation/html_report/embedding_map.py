@@ -14,7 +14,7 @@ _RECORDS = 2500  # at most: they are drawn where there are more
 _FEWEST = 12
 _COMPONENTS = 50  # principal ones, of which a map is made
 _PERPLEXITY = 30
-_WIDTH = 620  # px
+_WIDTH = 680  # px
 _AROUND = 30  # records that say where a class is at home
 _APART = 0.08  # of the map's width, between names
 
@@ -41,7 +41,11 @@ def map_picture(material: Material) -> Picture | None:
     if rest:
         text = f"several, or others ({rest:,})"
         legend.append(Entry(colour="pale", mark="dot", text=text))
-    drawn = f", {len(rows):,} of them drawn at random" if len(rows) < len(asked.rows) else ""
+    drawn = (
+        f", {len(rows):,} of them drawn at random"
+        if len(rows) < len(asked.rows)
+        else ""
+    )
     return Picture(
         name="map",
         title=f"A map of the embeddings: {asked.name}",
@@ -127,7 +131,7 @@ def _chart(
     if np.ptp(places[:, 1]) > np.ptp(places[:, 0]):
         places, low, high = places[:, ::-1], low[::-1], high[::-1]
     wide, tall = np.maximum(high - low, 1e-9)
-    height = float(np.clip(_WIDTH * tall / wide, 260, 520))
+    height = float(np.clip(_WIDTH * tall / wide, 280, 560))
 
     def draw(axes: Axes) -> None:
         axes.axis("off")
@@ -149,7 +153,8 @@ def _chart(
             )
         for kind, middle in heartlands(places, kinds).items():
             axes.text(
-                *middle,
+                middle[0],
+                middle[1],
                 plain(names[kind]),
                 ha="center",
                 va="center",

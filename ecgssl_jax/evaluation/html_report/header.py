@@ -40,7 +40,9 @@ def verdicts(material: Material) -> list[str]:
             f"{escape(task)}: <b>{figure(cell.mean())}</b> "
             f"<span>{bracket(cell.interval)}</span>"
         )
-        name = _BASELINE if _BASELINE in cell.against else next(iter(cell.against), None)
+        name = (
+            _BASELINE if _BASELINE in cell.against else next(iter(cell.against), None)
+        )
         if name is not None:
             other = material.cells[key._replace(encoder=name)]
             text += f", {_more(cell.mean() - other.mean(), cell.against[name], name)}"
@@ -84,15 +86,19 @@ def record_standing(material: Material) -> tuple[str, str, str]:
         return (
             "caution",
             "Of unknown standing",
-            "The set has changed since the training: which of these records it knew is "
-            "unknown.",
+            (
+                "The set has changed since the training: which of these records it knew is "
+                "unknown."
+            ),
         )
     if report & set(provenance.selected_on):
         return (
             "caution",
             "Selection fold, no test figures",
-            f"The checkpoint was chosen by an online probe on fold {fold}, which gives "
-            "these figures. They flatter it a little.",
+            (
+                f"The checkpoint was chosen by an online probe on fold {fold}, which gives "
+                "these figures. They flatter it a little."
+            ),
         )
     if report == {-1}:
         return (
@@ -126,6 +132,9 @@ def _facts(material: Material) -> dict[str, str]:
         "Checkpoint": f"step {document['step']:,}",
         "Reported": f"fold {shown(split.report)}",
     }
+    if material.tasks:
+        count = len(material.reported(material.tasks[0]).rows)
+        facts["Reported"] += f", {count:,} records"
     if material.cells:
         facts["Probed by"] = ", ".join(PROTOCOL_NAMES[x] for x in material.protocols)
         facts["Fitted to"] = f"fold {shown(split.fitted)}"

@@ -64,8 +64,10 @@ def lines_of(material: Material, task: str) -> list[Line]:
 def label_pictures(material: Material) -> list[Picture]:
     """Of the first task, and of that with most classes."""
     sizes = {each.name: len(each.classes) for each in material.asked}
-    most = max(material.tasks, key=sizes.__getitem__, default=None)
-    tasks = dict.fromkeys([*material.tasks[:1], *([most] if most else [])])
+    if not material.tasks:
+        return []
+    most = max(material.tasks, key=sizes.__getitem__)
+    tasks = dict.fromkeys((material.tasks[0], most))
     found = [_picture(material, task) for task in tasks]
     return [each for each in found if each is not None]
 

@@ -24,7 +24,7 @@ PROTOCOL_NAMES = {
     "finetuned": "fine-tuned",
     "two_stage": "fine-tuned in two stages",
     "predictions": "its own predictions",
-    "zero_shot": "zero-shot, by texts",
+    "zero_shot": "zero-shot by texts",
 }
 
 

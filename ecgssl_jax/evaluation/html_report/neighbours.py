@@ -134,7 +134,7 @@ def _slip(
         f'<span class="chip{" same" if label in wanted else ""}">{escape(label)}</span>'
         for label in labels
     )
-    what = "the record itself" if cosine is None else f"cosine {cosine:.2f}"
+    what = "the query" if cosine is None else f"cosine {cosine:.2f}"
     body = (
         f"<b>{escape(record)}</b> · {what}"
         f'<div class="chips">{chips or "<span>no label</span>"}</div>'
@@ -144,8 +144,9 @@ def _slip(
 
 
 def _shown_leads(material: Material) -> tuple[str, ...]:
-    return tuple(x for x in _LEADS if x in material.prepared.leads) or (
-        material.prepared.leads[:3]
+    return (
+        tuple(x for x in _LEADS if x in material.prepared.leads)
+        or (material.prepared.leads[:3])
     )
 
 

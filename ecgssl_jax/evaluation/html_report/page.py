@@ -40,12 +40,13 @@ class Picture:
             svg(chart, f"{self.name}-{number}")
             for number, chart in enumerate(self.charts)
         )
+        kind = "charts single" if self.columns == 1 else "charts"
         return (
             f'<figure id="{escape(self.name)}">'
             f"<h3>{escape(self.title)}</h3>"
             f'<p class="caption">{escape(self.caption)}</p>'
             f"{legend(self.legend)}"
-            f'<div class="charts" style="--width:{self.width}px;'
+            f'<div class="{kind}" style="--width:{self.width}px;'
             f'--columns:{self.columns}">{drawn}</div>'
             "</figure>"
         )
@@ -207,7 +208,7 @@ def page(title: str, header: str, sections: Sequence[Section], footer: str) -> s
       title: plain text.
       header, footer: HTML.
     """
-    files = resources.files(__package__)
+    files = resources.files("ecgssl_jax.evaluation.html_report")
     style = ink.style_sheet() + files.joinpath("style.css").read_text("utf-8")
     script = files.joinpath("scheme.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

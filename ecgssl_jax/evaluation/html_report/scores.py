@@ -14,6 +14,8 @@ from ecgssl_jax.evaluation.scoring import NO_LABELS
 from ecgssl_jax.evaluation.summary import Cell, Key
 
 _ROW = 25  # px
+# Letters of an encoder's name: as they are, and smaller; more are cut.
+_NAME, _LONG = 23, 32
 MARKERS = {"dot": "o", "ring": "o", "diamond": "D"}
 
 
@@ -57,9 +59,7 @@ def _limits(cells: Sequence[Cell]) -> tuple[float, float]:
     return low - room, min(high + room, 1.004)
 
 
-def _dots(
-    cells: Mapping[Key, Cell], material: Material, task: str, limits
-) -> Chart:
+def _dots(cells: Mapping[Key, Cell], material: Material, task: str, limits) -> Chart:
     """A line for each encoder, under a heading for each of several protocols."""
     protocols = [
         name for name in material.protocols if any(k.protocol == name for k in cells)
@@ -114,21 +114,21 @@ def _dots(
         draw=draw,
         label=said,
         title=task,
-        size=(390, 60 + _ROW * len(lines)),
-        margins=(152, 40, 30, 26),
+        size=(400, 60 + _ROW * len(lines)),
+        margins=(162, 40, 30, 26),
     )
 
 
 def _beside(axes: Axes, place: float, text: str, **style) -> None:
     """Text left of the axes, where it begins at the chart's own edge."""
     axes.annotate(
-        plain(text if len(text) < 27 else text[:25] + "…"),
+        plain(text if len(text) <= _LONG else text[: _LONG - 1] + "…"),
         (0, place),
         xycoords=("axes fraction", "data"),
-        xytext=(-150, 0),
+        xytext=(-160, 0),
         textcoords="offset points",
         va="center",
-        fontsize=TEXT,
+        fontsize=TEXT * min(1, _NAME / len(text)),
         **style,
     )
 
@@ -194,9 +194,7 @@ def _budget_picture(
     material: Material, protocol: str, budgets: Sequence[str]
 ) -> Picture:
     own = {k: c for k, c in material.cells.items() if k.protocol == protocol}
-    texts = {
-        k.task: c for k, c in material.cells.items() if k.budget == NO_LABELS
-    }
+    texts = {k.task: c for k, c in material.cells.items() if k.budget == NO_LABELS}
     styles = looks(material.encoders, material.encoder)
     used = [name for name in material.encoders if any(k.encoder == name for k in own)]
     legend = [Entry(colour=styles[x][0], mark="line", text=x) for x in used]

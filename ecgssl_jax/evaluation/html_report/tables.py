@@ -124,4 +124,3 @@ def retrieval_table(material: Material) -> str:
     ]
     header = ["Direction", "Queries", "Candidates", *(f"Recall@{k}" for k in depths)]
     return table(header, rows, label="Retrieval")
-
