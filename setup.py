@@ -15,8 +15,11 @@ REQUIRED = [
     "numpy>=2.0,<3",
     "optax>=0.2.5,<0.3",
     "orbax-checkpoint>=0.12,<0.13",
+    "pillow>=10,<14",
     "pyarrow>=16,<27",
     "safetensors>=0.5,<1",
+    # The map of embeddings in the report of an evaluation.
+    "scikit-learn>=1.5,<2",
     "scipy>=1.13,<2",
     "sentencepiece>=0.2.1,<0.3",
     "tensorboardX>=2.6,<3",
@@ -41,7 +44,6 @@ EXTRAS = {
         "pytest>=8,<10",
         "pytest-xdist>=3.6,<4",
         "ruff>=0.17,<1",
-        "scikit-learn>=1.5,<2",
     ],
 }
 
@@ -52,7 +54,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["ecgssl_jax", "ecgssl_jax.*"]),
-    package_data={"ecgssl_jax.evaluation": ["*.json"]},
+    package_data={
+        "ecgssl_jax.evaluation": ["*.json"],
+        "ecgssl_jax.evaluation.html_report": ["*.css", "*.js"],
+    },
     install_requires=REQUIRED,
     extras_require=EXTRAS,
 )

@@ -137,6 +137,7 @@ def run(encoder: str, method: str, seed: int, minutes: float, folders: Folders) 
     evaluate = [sys.executable, "-m", "ecgssl_jax.evaluate", f"--workdir={workdir}"]
     evaluate += ["--checkpoint=newest", f"--config.tasks={','.join(TASKS)}"]
     evaluate += ["--config.baselines=random encoder", f"--config.seeds={seed}"]
+    evaluate += ["--config.report=False"]
     subprocess.run(evaluate, check=True)
     write(file, kept(json.loads((workdir / "evaluation/results.json").read_text())))
 

@@ -8,11 +8,12 @@ Without --config, a linear probe on all labels of the set and the folds of the r
 online probe. Settings are replaced by --config.KEY=VALUE; their names are the fields of
 `ecgssl_jax.evaluation.settings.Evaluation`. Prints tables, and writes them into the
 workdir's folder `evaluation` (`evaluation-SET` of another set) as results.md, .csv and
-.json. With --test the figures are those of the test folds.
+.json, and report.html for people to look at. With --test the figures are those of the test folds.
 """
 
 import argparse
 import dataclasses
+import datetime
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,8 +36,10 @@ from ecgssl_jax.evaluation import (
     retrieval,
 )
 from ecgssl_jax.evaluation.contenders import make_contenders, trained_name
+from ecgssl_jax.evaluation.html_report.material import Material
+from ecgssl_jax.evaluation.html_report.write import write as write_report
 from ecgssl_jax.evaluation.online import ProbeSettings, selecting_probe
-from ecgssl_jax.evaluation.provenance import provenance_of
+from ecgssl_jax.evaluation.provenance import Provenance, provenance_of
 from ecgssl_jax.evaluation.questions import Question
 from ecgssl_jax.evaluation.rows import probed_rows
 from ecgssl_jax.evaluation.settings import TUNING, Evaluation, parse
@@ -45,6 +48,7 @@ from ecgssl_jax.evaluation.summary import Cell, Key, Row, summarise
 from ecgssl_jax.evaluation.zero_shot import ZeroShot, wanted_zero_shot
 from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.memory import keep_freed_memory
+from ecgssl_jax.methods.base import Method
 from ecgssl_jax.output_folder import check_writable
 from ecgssl_jax.settings import ConfigError
 
@@ -95,21 +99,29 @@ class _Outcome:
     Attributes:
       run: whose encoder was evaluated.
       encoder: its name in the tables.
+      method: the run's.
       prepared, split: the set, and what its folds were for.
+      provenance: what the pre-training knew of the set.
+      asked: the questions, of all folds.
       reported: the questions, of the reported records alone.
       cells: the answers; empty where nothing was asked.
       notes: what a reader must know.
       retrieval: by the name of the direction.
+      pooled: [N, D] features of the `labelled` records; None where nothing was asked.
     """
 
     run: runs.Run
     encoder: str
+    method: Method
     prepared: PreparedSet
     split: Split
+    provenance: Provenance
+    asked: Sequence[Question]
     reported: Sequence[Question]
     cells: Mapping[Key, Cell]
     notes: Sequence[str]
     retrieval: Mapping[str, retrieval.Retrieval]
+    pooled: np.ndarray | None
 
 
 def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
@@ -144,10 +156,11 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
     if zero_shot is not None:
         settings = settings.also("zero_shot")
     reported = [each.only(split.report) for each in asked]
-    cells = {}
+    cells, pooled = {}, None
     if asked:
         rows = _answered(args, settings, encoder, zero_shot, prepared, asked, split)
         *baselines, last = [row.encoder for row in rows]
+        pooled = rows[-1].pooled
         cells = summarise(
             rows,
             reported,
@@ -155,12 +168,13 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
             draws=settings.draws,
             level=settings.level,
         )
+    provenance = provenance_of(encoder.run, encoder.method, prepared)
     notes = report.notes(
         cells,
         split,
         sizes={each.name: len(each.rows) for each in reported},
         level=settings.level,
-        provenance=provenance_of(encoder.run, encoder.method, prepared),
+        provenance=provenance,
     )
     root = Path(settings.root or experiment.data.root)
     notes += overlap.notes(encoder.run, encoder.method, prepared, split.report, root)
@@ -168,12 +182,16 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
     outcome = _Outcome(
         run=encoder.run,
         encoder=trained_name(encoder),
+        method=encoder.method,
         prepared=prepared,
         split=split,
+        provenance=provenance,
+        asked=asked,
         reported=reported,
         cells=cells,
         notes=notes,
         retrieval=found,
+        pooled=pooled,
     )
     return _publish(args, settings, outcome)
 
@@ -224,8 +242,7 @@ def _answered(
 ) -> list[Row]:
     """Answers of all contenders, the trained encoder's last."""
     seeds = settings.seeds or (encoder.run.experiment.seed,)
-    # Whatever the folds and tasks: so the features are the same for all of them.
-    rows = np.flatnonzero(prepared.index["labels_valid"].any(axis=1))
+    rows = _labelled(prepared)
     contenders = make_contenders(
         encoder,
         prepared,
@@ -253,6 +270,11 @@ def _answered(
         folder=Path(folder),
     )
     return with_tuned_rows(found, tuner, asked, settings, seeds)
+
+
+def _labelled(prepared: PreparedSet) -> np.ndarray:
+    """Records whatever the folds and tasks: all of them have the same features."""
+    return np.flatnonzero(prepared.index["labels_valid"].any(axis=1))
 
 
 def _publish(
@@ -290,10 +312,42 @@ def _publish(
     written = report.write(folder, text, document, cells)
     if cells:
         written.append(predictions.write(folder, outcome.reported, cells))
-    print(f"\n{text}\n")
+    print(f"\n{text}\n", flush=True)
+    if settings.report:
+        material = _material(args, outcome, document)
+        written.append(write_report(folder, material))
     for line in _places(args.workdir, run, training, written):
         print(line)
     return document
+
+
+def _material(
+    args: argparse.Namespace, outcome: _Outcome, document: Mapping[str, Any]
+) -> Material:
+    """What the report shows."""
+    prepared, experiment = outcome.prepared, outcome.run.experiment
+    return Material(
+        name=args.workdir.resolve().name,
+        encoder=outcome.encoder,
+        document=document,
+        date=datetime.date.today().isoformat(),
+        prepared=prepared,
+        split=outcome.split,
+        test=args.test,
+        provenance=outcome.provenance,
+        asked=outcome.asked,
+        cells=outcome.cells,
+        retrieval=outcome.retrieval,
+        rows=None if outcome.pooled is None else _labelled(prepared),
+        pooled=outcome.pooled,
+        # Those of single leads do not.
+        ordered_tokens=not outcome.method.leads,
+        method=experiment.method,
+        model=experiment.model,
+        crop=experiment.data.crop,
+        metrics=reporting.read_metrics(args.workdir),
+        seed=experiment.seed,
+    )
 
 
 def _folder(args: argparse.Namespace, run: runs.Run, prepared: PreparedSet) -> Path:
@@ -321,7 +375,7 @@ def _places(
             f"{100 * training['data_wait_share']:.1f} % waiting for data"
         )
     lines.append(f"checkpoint  {run.checkpoint}")
-    pictures = sorted(workdir.rglob("*.png"))
+    pictures = sorted(workdir.glob("*.png"))
     if pictures:
         lines.append(f"pictures    {_listed(pictures)}")
     lines.append(f"results     {_listed(written)}")

@@ -36,6 +36,7 @@ def ecg_paper(
     title: str = "",
     shade: Sequence[tuple[float, float, str]] | None = None,
     lead_valid: Sequence[bool] | np.ndarray | None = None,
+    fine: bool = True,
 ) -> Figure:
     """Draws an ECG on ECG paper, one lead under the other, at 25 mm/s and 10 mm/mV.
 
@@ -50,6 +51,7 @@ def ecg_paper(
         behind the traces, explained by a legend.
       lead_valid: [C] bool, False for leads that the record lacks. A lead that is
         NaN throughout counts as lacking too.
+      fine: whether the lines of 1 mm are drawn; in small pictures they blur.
 
     Raises:
       ValueError: shapes, kinds or leads that do not fit.
@@ -70,7 +72,7 @@ def ecg_paper(
     # Whole squares of 5 mm, so that the paper ends on a line of the grid.
     width, height = (5.0 * math.ceil(size / 5.0) for size in (width, height))
 
-    figure, axes = _paper(width, height)
+    figure, axes = _paper(width, height, fine)
     x = np.arange(ecg.shape[0]) / rate * SPEED
     for name, there, trace, centre in zip(leads, valid, ecg.T, centres, strict=True):
         _draw_lead(axes, name, x, trace if there else None, centre)
@@ -112,7 +114,7 @@ def _row_centres(ecg: np.ndarray, valid: np.ndarray) -> tuple[list[float], float
     return centres, height
 
 
-def _paper(width: float, height: float) -> tuple[Figure, Axes]:
+def _paper(width: float, height: float, fine: bool) -> tuple[Figure, Axes]:
     """An empty sheet, mm as the unit of its axes."""
     page = (
         _MARGIN_LEFT + width + _MARGIN_RIGHT,
@@ -133,10 +135,8 @@ def _paper(width: float, height: float) -> tuple[Figure, Axes]:
     axes.set_xlim(-_LEFT, width - _LEFT)
     axes.set_ylim(0, height)
     # The grid starts at time zero, so that a second is five squares from there on.
-    for step, color, line, order in (
-        (1.0, _GRID_1MM, 0.35, 0.1),
-        (5.0, _GRID_5MM, 0.6, 0.2),
-    ):
+    grids = ((1.0, _GRID_1MM, 0.35, 0.1), (5.0, _GRID_5MM, 0.6, 0.2))
+    for step, color, line, order in grids if fine else grids[1:]:
         first = step * math.ceil(-_LEFT / step)
         segments = [
             ((x, 0.0), (x, height)) for x in np.arange(first, width - _LEFT, step)

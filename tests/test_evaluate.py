@@ -57,8 +57,12 @@ def workdir(root, tmp_path_factory):
     return workdir
 
 
-# Not the spectrum, and few draws: for tests that look at something else.
-BARE = ["--config.baselines=random encoder", "--config.draws=100"]
+# Not the spectrum, few draws and no report: for tests that look at something else.
+BARE = [
+    "--config.baselines=random encoder",
+    "--config.draws=100",
+    "--config.report=False",
+]
 
 
 def run(workdir, *flags, folder="evaluation") -> dict:
@@ -122,8 +126,15 @@ def test_table_has_a_row_for_each_encoder_and_says_what_the_folds_were_for(
     assert "fitted to folds 1-7; fold 8 selected their settings" in text
     assert "fold 9 (labels: " in text
     assert "Fold 9 is the selection fold" in text
+    page = (workdir / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert f"<h1>{workdir.name}</h1>" in page
+    assert "Selection fold, no test figures" in page
+    assert {"encoders", "roc", "map", "neighbours-1-0", "training"} <= {
+        path.stem for path in (workdir / "evaluation" / "report").iterdir()
+    }
     printed = capsys.readouterr().out
-    assert text.strip() in printed
+    assert text.strip() in printed and "report.html" in printed
+    assert "neighbours-1-0.png" not in printed
     assert f"checkpoint  {workdir / 'best'}" in printed
     assert "loss_curve.png" in printed and "samples/s" in printed
 
@@ -176,10 +187,11 @@ def test_features_are_computed_once(workdir, root, capsys, monkeypatch):
     copy = workdir.parent / "copy"
     shutil.copytree(workdir, copy)
     shutil.rmtree(copy / "features", ignore_errors=True)
-    first = run(copy, "--config.draws=100")
+    flags = ["--config.draws=100", "--config.report=False"]
+    first = run(copy, *flags)
     assert len(list((copy / "features").iterdir())) == 2
     monkeypatch.setattr(runs, "extract", None)
-    again = run(copy, "--config.draws=100", "--config.budgets=50 %,100 %")
+    again = run(copy, *flags, "--config.budgets=50 %,100 %")
     whole = [x for x in again["results"] if x["budget"] == "100 %"]
     assert whole == first["results"]
     with pytest.raises(TypeError):
@@ -227,6 +239,8 @@ def test_every_protocol_budget_and_seed_is_answered(workdir):
     text = (workdir / "evaluation" / "results.md").read_text()
     assert text.count("macro AUROC") == 2
     assert "| attention: more than the random encoder " in text
+    page = (workdir / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert '<section id="budgets">' in page and '<section id="looks">' in page
 
 
 def test_attention_probe_leaves_the_padding_of_short_records_out(
@@ -393,11 +407,14 @@ def test_a_run_on_reports_is_scored_by_retrieval_on_the_validation_folds(
     # Without labels and folds there is no table, but still the retrieval.
     bare = without_labels_and_folds(synthetic_source(20, seed=2))
     prepare_dataset(bare, meclip / "bare", report=lambda _: None)
-    document = bare_run("--config.data=bare", folder="evaluation-bare")
+    flags = ["--config.data=bare", "--config.report=True"]
+    document = bare_run(*flags, folder="evaluation-bare")
     assert document["results"] == []
     assert document["retrieval"]["ECG to report"]["num_queries"] == 20
     text = (workdir / "evaluation-bare" / "results.md").read_text()
     assert "| bare " in text and "| random encoder" not in text
+    assert (workdir / "evaluation-bare" / "report.html").exists()
+    assert not (workdir / "evaluation" / "report.html").exists()
 
 
 def test_a_run_on_reports_answers_without_labels_where_there_are_prompts(

@@ -17,6 +17,7 @@ FLAGS = [
     "--config.baselines=supervised model",
     "--config.budgets=50 %,100 %",
     "--config.draws=100",
+    "--config.report=False",
     "--config.finetuning.batch_size=16",
     "--config.finetuning.looks=2",
     "--config.finetuning.steps=4",

@@ -132,6 +132,7 @@ def test_a_run_goes_on_from_its_checkpoint_and_says_what_it_began_with(
     assert set(provenance_of(run, method, prepared).learnt) == {"signals", "labels"}
     # Of a model trained on labels, its own predictions are a row.
     flags = ["--config.baselines=random encoder", "--config.draws=100"]
+    flags += ["--config.report=False"]
     evaluate.main([f"--workdir={whole}", *flags])
     document = json.loads((whole / "evaluation" / "results.json").read_text())
     found = {(x["encoder"][:6], x["protocol"]) for x in document["results"]}

@@ -29,12 +29,16 @@ def probed_rows(
       seeds: of probes and budgets, where an encoder has no seeds of its own.
       names: [n] of the features' records.
 
+    Returns:
+      In their order; the last row with its features.
+
     Raises:
       ConfigError: features that are not finite, or labels that cannot be probed.
     """
     found = []
+    *_, last = contenders
     for contender in contenders:
-        row = []
+        row, pooled = [], None
         for seed in contender.seeds or (None,):
             features = contender.features(seed)
             _check_finite(features["pooled"], names)
@@ -52,7 +56,9 @@ def probed_rows(
                     row.append((seed, each))
             except ValueError as error:
                 raise ConfigError(f"{contender.name}: {error}") from error
-        found.append(Row(encoder=contender.name, answers=row))
+            if contender is last:
+                pooled = features["pooled"]
+        found.append(Row(encoder=contender.name, answers=row, pooled=pooled))
     return found
 
 

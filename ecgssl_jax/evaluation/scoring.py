@@ -5,7 +5,7 @@ Tasks are probed together: the features are what takes the time, not the labels.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,20 @@ NO_LABELS = "0 %"  # the budget of what no label was read for
 
 
 _ALL = Budget(share=1)
+# Classes of which an answer keeps what an attention probe looked at.
+_LOOKS = 6
+
+
+class Look(NamedTuple):
+    """What an attention probe looked at, in one record.
+
+    Attributes:
+      place: of the record, among the reported ones.
+      attention: [L] float32, the share of each token; they add up to 1.
+    """
+
+    place: int
+    attention: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,8 +57,10 @@ class Answer:
       settings: what was selected: the probe's strength, step or neighbours.
       selection: each candidate -> macro AUROC on the selecting folds.
       records: whose labels the probe was fitted to.
+      looks: of an attention probe, of the most frequent classes: class -> the positive
+        record that it is surest of.
 
-    Of answers that were read back, the last three are empty.
+    Of answers that were read back, the last four are empty.
     """
 
     task: str
@@ -56,6 +72,7 @@ class Answer:
     settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
     selection: Mapping[str, float] = dataclasses.field(default_factory=dict)
     records: int = 0
+    looks: Mapping[str, Look] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,12 +96,16 @@ class _Training:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class _Fitted:
-    """A probe: rows of the features -> logits [n, Y], and how it came about."""
+    """A probe: rows of the features -> logits [n, Y], and how it came about.
+
+    Of an attention probe, also rows -> attention [n, L].
+    """
 
     logits: Callable[[np.ndarray], np.ndarray]
     settings: Mapping[str, float]
     selection: Mapping[Any, float]
     records: int
+    attention: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def answers(
@@ -232,6 +253,7 @@ def _attention(training: _Training, settings: Evaluation) -> list[_Fitted]:
             settings={"step": probe.step},
             selection=probe.selection,
             records=records,
+            attention=lambda rows, probe=probe: probe.attention(*part(rows)),
         )
         for probe, records in zip(found, fitted, strict=True)
     ]
@@ -319,7 +341,23 @@ def _answer(
         settings=fitted.settings,
         selection={f"{key:g}": value for key, value in fitted.selection.items()},
         records=fitted.records,
+        looks=_looks(fitted, logits, reported),
     )
+
+
+def _looks(fitted: _Fitted, logits: np.ndarray, reported: Question) -> dict[str, Look]:
+    if fitted.attention is None:
+        return {}
+    positive = reported.known & (reported.labels == 1)
+    frequent = np.argsort(-positive.sum(axis=0), kind="stable")[:_LOOKS]
+    found = {}
+    for label in frequent:
+        if positive[:, label].any():
+            own = np.where(positive[:, label], logits[:, label], -np.inf)
+            place = int(np.argmax(own))
+            (attention,) = fitted.attention(reported.rows[[place]])
+            found[reported.classes[label]] = Look(place, attention)
+    return found
 
 
 def scored(logits: np.ndarray, asked: Question) -> dict[str, metrics.MacroScore]:

@@ -106,6 +106,7 @@ class Evaluation:
       draws: of patients, for the intervals.
       level: nominal coverage of the intervals.
       cache: whether features are kept, in the workdir's `features`.
+      report: whether report.html is written, with its figures.
     """
 
     data: str | None = None
@@ -129,6 +130,7 @@ class Evaluation:
     draws: int = 1000
     level: float = 0.95
     cache: bool = True
+    report: bool = True
 
     def __post_init__(self):
         for name in ("protocols", "budgets"):

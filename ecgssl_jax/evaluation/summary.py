@@ -20,10 +20,13 @@ class Row:
     Attributes:
       encoder: its name.
       answers: each with the seed of its encoder; None where it has but one.
+      pooled: [N, D] float32, features of all records that were asked about; kept of the
+        trained encoder alone.
     """
 
     encoder: str
     answers: Sequence[tuple[int | None, Answer]]
+    pooled: np.ndarray | None = None
 
 
 class Key(NamedTuple):

@@ -255,3 +255,23 @@ def test_zero_shot_is_answered_once_without_labels_or_budget():
     assert found.records == 0 and not found.selection
     expected = -features[asked.rows[asked.fold == 4]]
     np.testing.assert_array_equal(found.logits, expected)
+
+
+def test_an_attention_probe_tells_what_it_looked_at_where_it_is_surest():
+    prepared, features = labelled_set()
+    asked = asked_of(prepared)
+    tokens = np.stack([features, -features, 0 * features], axis=1)
+    with_tokens = {"pooled": features, "tokens": tokens}
+    (found,) = answered(with_tokens, asked, protocols=("attention",))
+    assert set(found.looks) == {"a", "b"}
+    reported = asked.only(SPLIT.report)
+    for column, name in enumerate(asked.classes):
+        look = found.looks[name]
+        positive = reported.known[:, column] & (reported.labels[:, column] == 1)
+        assert positive[look.place]
+        highest = found.logits[positive, column].max()
+        assert found.logits[look.place, column] == highest
+        assert look.attention.shape == (3,)
+        assert look.attention.sum() == pytest.approx(1)
+    (found,) = answered(with_tokens, asked)
+    assert found.looks == {}

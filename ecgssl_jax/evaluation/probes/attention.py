@@ -41,6 +41,19 @@ class AttentionProbe:
             )
         )
 
+    def attention(self, tokens, tokens_valid=None) -> np.ndarray:
+        """What each token counts: as for `logits` -> [n, L] float32, rows add up to 1.
+
+        The mean over heads; 0 for tokens that are not valid.
+        """
+        inputs.check_width(tokens, len(self.mean), rank=3)
+        tokens_valid = inputs.checked_tokens_valid(tokens, tokens_valid)
+        return np.asarray(
+            attention_pool.mean_shares(
+                self.params, tokens, tokens_valid, self.mean, self.scale
+            )
+        )
+
 
 def attention_probe(
     tokens,

@@ -65,12 +65,17 @@ def init(rng: jax.Array, width: int, bias: np.ndarray, *, num_heads: int) -> Par
     }
 
 
-def apply(params: Params, tokens: jax.Array, tokens_valid: jax.Array) -> jax.Array:
-    """Logits [B, Y] of standardised tokens [B, L, D] float32; tokens_valid [B, L]."""
+def shares(params: Params, tokens: jax.Array, tokens_valid: jax.Array) -> jax.Array:
+    """[B, L, H]: of each head's attention, as for `apply`; they add up to 1 over L."""
     head_width = params["query"].shape[1]
     direction = jnp.einsum("dhk,hk->dh", params["key"], params["query"])
     scores = tokens @ (direction / jnp.sqrt(head_width))
-    share = jax.nn.softmax(scores, axis=1, where=tokens_valid[..., None])
+    return jax.nn.softmax(scores, axis=1, where=tokens_valid[..., None])
+
+
+def apply(params: Params, tokens: jax.Array, tokens_valid: jax.Array) -> jax.Array:
+    """Logits [B, Y] of standardised tokens [B, L, D] float32; tokens_valid [B, L]."""
+    share = shares(params, tokens, tokens_valid)
     pooled = jnp.einsum("blh,bld->bhd", share, tokens)
     answer = jnp.einsum("bhd,dhk->bhk", pooled, params["value"])
     return answer.reshape(len(tokens), -1) @ params["weights"] + params["bias"]
@@ -120,6 +125,13 @@ def score(params: Params, tokens, tokens_valid, mean, scale, rows) -> jax.Array:
         return apply(params, one[None], tokens_valid[row][None])[0]
 
     return jax.lax.map(score_one, rows, batch_size=min(256, len(rows)))
+
+
+@jax.jit
+def mean_shares(params: Params, tokens, tokens_valid, mean, scale) -> jax.Array:
+    """[n, L], the mean over heads; arguments as for `score`, of a few records."""
+    found = shares(params, _standardised(tokens, mean, scale), tokens_valid)
+    return found.mean(axis=-1)
 
 
 def log_odds(labels: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -34,6 +34,23 @@ def test_attention_probe_finds_the_token_that_matters(num_heads):
     assert averaged < 0.8
 
 
+@pytest.mark.parametrize("num_heads", [1, 4])
+def test_attention_lies_on_the_token_that_matters_and_adds_up(num_heads):
+    tokens, labels = tokens_and_labels()
+    probe = probes.attention_probe(
+        tokens[:400], labels[:400], num_heads=num_heads, **ATTENTION
+    )
+    found = probe.attention(tokens[400:])
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    marked = tokens[400:, :, 0].argmax(axis=1)
+    assert (found.argmax(axis=1) == marked).mean() > 0.95
+    valid = np.ones((200, 8), bool)
+    valid[:, 5:] = False
+    found = probe.attention(tokens[400:], valid)
+    assert (found[:, 5:] == 0).all()
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+
+
 def test_attention_probe_is_a_function_of_its_seed():
     tokens, labels = tokens_and_labels()
     first, again, other = (

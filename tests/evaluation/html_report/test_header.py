@@ -1,0 +1,101 @@
+"""What the head of a report says of its figures."""
+
+import dataclasses
+import re
+
+import pytest
+
+from ecgssl_jax.evaluation.html_report.header import record_standing, verdicts
+from ecgssl_jax.evaluation.intervals import Interval
+from ecgssl_jax.evaluation.provenance import Provenance
+from ecgssl_jax.evaluation.retrieval import Retrieval
+from ecgssl_jax.evaluation.split import final_split
+from tests.evaluation.html_report.material import (
+    TRAINED,
+    make_material,
+    without_labels,
+)
+
+
+def plain(markup):
+    return re.sub(r"<[^>]+>", "", markup)
+
+
+def with_difference(difference, low, high):
+    """The trained encoder is so much ahead of the random one."""
+    material = make_material()
+    cells = {}
+    for key, cell in material.cells.items():
+        value = 0.8 + difference * (key.encoder == TRAINED)
+        scores = {
+            "auroc": dataclasses.replace(cell.answers[0].scores["auroc"], value=value)
+        }
+        against = {}
+        if key.encoder == TRAINED:
+            against = {"random encoder": Interval(low=low, high=high, level=0.95)}
+        cells[key] = dataclasses.replace(
+            cell,
+            answers=[dataclasses.replace(cell.answers[0], scores=scores)],
+            interval=Interval(low=0.78, high=0.83, level=0.95),
+            against=against,
+        )
+    return dataclasses.replace(material, cells=cells)
+
+
+@pytest.mark.parametrize(
+    ("difference", "text"),
+    [
+        (
+            (0.02, 0.01, 0.03),
+            "labels: .820 [.780, .830], +.020 [+.010, +.030] more than the random encoder",
+        ),
+        (
+            (-0.02, -0.03, -0.01),
+            "labels: .780 [.780, .830], −.020 [−.030, −.010] against the random encoder",
+        ),
+        (
+            (0.02, -0.01, 0.05),
+            (
+                "labels: .820 [.780, .830], +.020 [−.010, +.050] against the random encoder: "
+                "other patients might have put them the other way round"
+            ),
+        ),
+    ],
+)
+def test_one_sentence_says_what_the_training_was_worth(difference, text):
+    (found,) = verdicts(with_difference(*difference))
+    assert plain(found) == text
+
+
+def test_without_labels_the_sentence_is_of_the_retrieval():
+    found = Retrieval(
+        recall={1: 0.25}, chance={1: 0.1}, num_queries=9, num_candidates=9
+    )
+    (text,) = verdicts(without_labels(retrieval={"ECG to report": found}))
+    assert plain(text) == "ECG to report: recall@1 .250, where a random order has .100"
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "text"),
+    [
+        ({}, "neutral", "Validation folds, no test figures"),
+        ({"selected_on": (4,)}, "caution", "Selection fold, no test figures"),
+        ({"changed": True}, "caution", "Of unknown standing"),
+        ({"learnt": {"labels": (4,)}}, "caution", "No valid figures"),
+        ({"learnt": {"signals": (4,), "labels": (1,)}}, "neutral", "Validation folds"),
+        ({"selected_on": (5,)}, "neutral", "Validation folds"),
+    ],
+)
+def test_it_is_said_plainly_what_the_figures_are_of(changes, kind, text):
+    known = {"learnt": {}, "selected_on": (), "changed": False}
+    provenance = Provenance(**{**known, **changes})
+    found = record_standing(make_material(provenance=provenance))
+    assert found[0] == kind and found[1].startswith(text)
+
+
+def test_test_folds_are_called_so_and_a_set_without_folds_too():
+    split = final_split((1, 2), (3,), (4,))
+    kind, text, why = record_standing(make_material(split=split, test=True))
+    assert (kind, text) == ("test", "Test folds") and why.startswith("Fold 4,")
+    split = dataclasses.replace(split, report=(-1,))
+    assert record_standing(without_labels(split=split))[1] == "All records"
