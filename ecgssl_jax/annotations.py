@@ -55,12 +55,17 @@ def make_labels(
 
 
 def labelled_part(
-    mixture: Mixture, labels: tuple[np.ndarray, np.ndarray], shape: LabelShape
+    mixture: Mixture,
+    labels: tuple[np.ndarray, np.ndarray],
+    shape: LabelShape,
+    *,
+    by_size: bool = True,
 ) -> Mixture:
     """The records to learn labels from: those that have any, within the budget.
 
     Args:
       labels: of all records [N, Y], and which are known.
+      by_size: whether sets count by the records that remain, and not by their weights.
 
     Raises:
       ConfigError: an unknown budget, or a set without such a record.
@@ -95,7 +100,10 @@ def labelled_part(
     count, all_of_them = sum(map(len, rows)), len(mixture.records)
     if count < all_of_them:
         reporting.say(f"labels: learning from {count} of {all_of_them} records")
-    return dataclasses.replace(mixture, rows=tuple(rows))
+    weights = mixture.weights
+    if by_size:
+        weights = tuple(float(len(own)) for own in rows)
+    return dataclasses.replace(mixture, rows=tuple(rows), weights=weights)
 
 
 def make_texts(

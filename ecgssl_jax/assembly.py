@@ -194,13 +194,14 @@ def make_task(experiment: Experiment, before: Mapping[str, Any] | None = None) -
     labels = None
     if method.labels is not None:
         labels = make_labels(mixture.sets, method.labels)
-        mixture = labelled_part(mixture, labels, method.labels)
+        by_size = all(each.weight is None for each in data.components)
+        mixture = labelled_part(mixture, labels, method.labels, by_size=by_size)
     pipeline = make_pipeline(experiment, mixture, texts=texts, labels=labels)
     check_batches(experiment, method, pipeline)
     if data.cache == "host":
         check_memory(mixture)
     evaluators = make_evaluators(experiment, probes, mixture, method, mesh)
-    check_predictions(experiment, evaluators)
+    check_yielded(experiment, evaluators)
     report_data(experiment, mixture)
     if before:
         begin, started = None, before.get("began_with", {})
@@ -316,6 +317,7 @@ def make_evaluators(
             path,
             prepared=probed,
             method=method,
+            classes=label_names(method, mixture),
             crop=experiment.data.crop,
             clip=experiment.data.clip,
             mesh=mesh,
@@ -336,13 +338,17 @@ def check_best(
         )
 
 
-def check_predictions(experiment: Experiment, evaluators: Mapping[str, Probe]) -> None:
-    """Raises ConfigError if `checkpoint.best` is of labels that the set has not."""
+def check_yielded(experiment: Experiment, evaluators: Mapping[str, Probe]) -> None:
+    """Raises ConfigError if the evaluator of `checkpoint.best` cannot yield its metric.
+
+    Such as that of predictions of labels that its set has not.
+    """
     name, _, metric = experiment.checkpoint.best.partition("/")
-    if metric == PREDICTIONS and name in evaluators and evaluators[name].own is None:
-        raise ConfigError(
-            f"config.checkpoint.best: {experiment.checkpoint.best} is of the task "
-            f"{experiment.method.get('task')!r}, which cannot be scored on the "
-            f"validation records of {evaluators[name].prepared.name}; take "
-            f"'{name}/macro_auroc'"
-        )
+    if name not in evaluators or metric in evaluators[name].metrics:
+        return
+    found = [f"{name}/{each}" for each in evaluators[name].metrics]
+    raise ConfigError(
+        f"config.checkpoint.best: {experiment.checkpoint.best} cannot be had of "
+        f"{evaluators[name].prepared.name}, its labels and the folds of "
+        f"config.evaluators.{name}; take one of {', '.join(found)}"
+    )

@@ -78,6 +78,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         )
         for name, workdirs in folders.items()
     ]
+    comparison.check_names(contestants)
     questions = comparison.shared_questions(contestants)
     first, *others = folders
     rows = comparison.rows_of(contestants, questions)

@@ -19,8 +19,8 @@ def complete(
     """The config with what it leaves open filled in.
 
     `method.num_labels`, where it is None, is the number of labels of `method.task` in
-    the data. With `start.encoder`, a `model` that is empty, and of `data` the rate,
-    crop and clip that are not there, are those of that run.
+    the data. With `start.encoder`, what a `model` without a name does not say, and of
+    `data` the rate, crop and clip that are not there, are those of that run.
 
     Args:
       before: of a run that is continued, its checkpoint's `meta`: the run that it began
@@ -33,7 +33,8 @@ def complete(
     start = config.get("start") or {}
     if start.get("encoder") is not None:
         model, known = _of_encoder(start, (before or {}).get("config") or {})
-        config["model"] = config.get("model") or model
+        own = config.get("model") or {}
+        config["model"] = own if "name" in own else {**model, **own}
         config["data"] = {**known, **(config.get("data") or {})}
     method = config.get("method") or {}
     if "num_labels" in method and method["num_labels"] is None:

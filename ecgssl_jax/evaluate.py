@@ -262,7 +262,7 @@ def _answered(
 
     folder = settings.finetuning.folder or args.workdir / "finetuned"
     tuner = FineTuner(
-        run=encoder.run,
+        encoder=encoder,
         workdir=args.workdir,
         prepared=prepared,
         split=split,
@@ -309,9 +309,8 @@ def _publish(
     lines = "\n".join(f"- {note}" for note in outcome.notes)
     text = "\n\n".join([*tables, lines])
     folder = _folder(args, run, prepared)
-    written = report.write(folder, text, document, cells)
-    if cells:
-        written.append(predictions.write(folder, outcome.reported, cells))
+    kept = [predictions.write(folder, outcome.reported, cells)] if cells else []
+    written = [*report.write(folder, text, document, cells), *kept]
     print(f"\n{text}\n", flush=True)
     if settings.report:
         material = _material(args, outcome, document)

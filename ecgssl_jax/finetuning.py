@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from ecgssl_jax import reporting, runs
+from ecgssl_jax import digest, reporting, runs
 from ecgssl_jax.assembly import make_task
 from ecgssl_jax.checkpoint_reading import saved_meta
 from ecgssl_jax.config_completion import complete
@@ -36,7 +37,7 @@ from ecgssl_jax.evaluation.settings import (
 from ecgssl_jax.evaluation.split import Split
 from ecgssl_jax.evaluation.summary import Row
 from ecgssl_jax.experiment import parse
-from ecgssl_jax.runs import Run
+from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.train import train
 from ecgssl_jax.workdir_lock import only_run
 
@@ -46,15 +47,15 @@ class FineTuner:
     """Trains models on the labels of a set, from an encoder or from nothing.
 
     Attributes:
-      run: whose encoder, or model and signals, they have.
-      workdir: of that run.
+      encoder: that they begin with, or whose model and signals they have.
+      workdir: of its run.
       prepared: the labelled set.
       split: its folds.
       settings: how to train.
       folder: of the runs.
     """
 
-    run: Run
+    encoder: runs.FrozenEncoder
     workdir: Path
     prepared: PreparedSet
     split: Split
@@ -125,18 +126,28 @@ class FineTuner:
             task = make_task(experiment, before)
             with only_run(workdir):
                 train(experiment, task, workdir, meta={"config": config})
-        return runs.load_encoder(workdir)
+        trained = runs.load_encoder(workdir)
+        began = trained.run.began_with.get("step", self.encoder.run.step)
+        if began != self.encoder.run.step:
+            raise ConfigError(
+                f"{self.workdir} went on to step {began} while it was evaluated at step "
+                f"{self.encoder.run.step}; evaluate it again when it is done, without "
+                f"{workdir}"
+            )
+        return trained
 
     def config(
         self, budget: Budget, seed: int, *, probe_first: bool, scratch: bool
     ) -> dict[str, Any]:
         """As configs/supervised.py would return it."""
-        settings, data = self.settings, self.run.experiment.data
+        run, settings = self.encoder.run, self.settings
+        data = run.experiment.data
         steps, rate = settings.steps, settings.learning_rate
         if scratch:
             steps, rate = settings.scratch_steps, settings.scratch_learning_rate
         # As many passes over fewer labels, though not less than a tenth of the steps.
-        steps = max(round(steps * max(budget.share or 0.1, 0.1)), 1)
+        assert budget.share is not None  # `Evaluation` refuses others
+        steps = max(round(steps * max(budget.share, 0.1)), 1)
         every = max(round(steps / settings.looks), 1)
         place = self.prepared.directory.parent
         probe = {
@@ -151,15 +162,15 @@ class FineTuner:
         start = {}
         if not scratch:
             start = {
-                "encoder": str(self.workdir),
-                "checkpoint": "best" if self.run.is_best else "newest",
+                "encoder": str(self.workdir.resolve()),
+                "checkpoint": "best" if run.is_best else "newest",
                 "probe": probe_first,
             }
         return {
             "seed": seed,
             "steps": steps,
             "batch_size": settings.batch_size,
-            "dtype": self.run.experiment.dtype,
+            "dtype": run.experiment.dtype,
             "start": start,
             "data": {
                 "root": str(place.parent),
@@ -170,7 +181,7 @@ class FineTuner:
                 "clip": data.clip,
                 "cache": data.cache,
             },
-            "model": dict(self.run.experiment.model),
+            "model": dict(run.experiment.model),
             "method": {
                 "name": "supervised",
                 "task": EVERY,
@@ -189,12 +200,14 @@ class FineTuner:
         }
 
     def _workdir(self, config: Mapping[str, Any]) -> Path:
-        """Told by all that the training depends on."""
-        described = {
-            **config,
-            "step": self.run.step if "encoder" in config["start"] else None,
-            "set": self.prepared.metadata["content_hash"],
-        }
+        """Told by all that the training depends on, wherever that lies."""
+        start, data = dict(config["start"]), dict(config["data"])
+        if "encoder" in start:
+            kept = self.encoder.method.kept(*self.encoder.parameters)
+            leaves = map(np.asarray, jax.tree.leaves(kept))
+            start["encoder"] = [digest.digest_numpy(leaf) for leaf in leaves]
+        data["root"] = self.prepared.metadata["content_hash"]
+        described = {**config, "start": start, "data": data}
         text = json.dumps(described, sort_keys=True, default=list)
         number = hashlib.sha256(text.encode()).hexdigest()[:12]
         method = config["method"]

@@ -14,12 +14,14 @@ from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.evaluation import probes
 from ecgssl_jax.evaluation.budget import Budget, draw
 from ecgssl_jax.evaluation.features import extract, make_feature_function, statistics_of
-from ecgssl_jax.evaluation.provenance import learnt_from
+from ecgssl_jax.evaluation.provenance import learnt_from, selected_on
 from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.methods.base import Method
 from ecgssl_jax.settings import ConfigError, changes
 from ecgssl_jax.state import TrainState
 
+# Of a model, what its parameters do not depend on.
+_FREE = ("remat", "drop_path")
 # Of the patients, those that select the probe's strength.
 _HELD_OUT = Budget(share=0.1)
 
@@ -58,6 +60,7 @@ def make_start(
             "step": trained.run.step,
             "data": dict(trained.run.data),
             "learnt_from": list(learnt_from(trained.method)),
+            "selected_on": selected_on(trained.run),
             "began_with": dict(trained.run.began_with),
         }
         parts.append(functools.partial(_with_encoder, trained))
@@ -76,7 +79,11 @@ def make_start(
 def check_same(experiment: Experiment, mixture: Mixture, run: runs.Run) -> None:
     """Raises ConfigError unless the run's encoder is the one that the config describes."""
     path = f"config.start.encoder: {run.checkpoint} has another model"
-    differing = list(changes(run.experiment.model, experiment.model, "config.model"))
+    was, is_now = (
+        {key: value for key, value in each.model.items() if key not in _FREE}
+        for each in (run.experiment, experiment)
+    )
+    differing = list(changes(was, is_now, "config.model"))
     if differing:
         raise ConfigError(
             f"{path} ({'; '.join(differing)}); give config.model as it was there"

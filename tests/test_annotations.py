@@ -138,6 +138,17 @@ def test_labels_of_several_sets_follow_each_other(prepared):
         make_labels((prepared,), LabelShape("labels", 3))
 
 
+def test_sets_count_by_their_labelled_records_unless_weights_say_otherwise(prepared):
+    mixture = Mixture(sets=(prepared,) * 2, rows=(ROWS, ROWS), weights=(3.0, 1.0))
+    holds, known = np.zeros((2, 60, 20), bool)
+    known[:30] = True
+    known[30 + ROWS[:5]] = True
+    shape = LabelShape("labels", 20)
+    for by_size, weights in ((True, (15, 5)), (False, (3, 1))):
+        found = labelled_part(mixture, (holds, known), shape, by_size=by_size)
+        assert found.weights == weights
+
+
 def test_texts_are_told_of_those_that_are_trained_on(prepared, capsys):
     vocabulary = open_vocabulary(prepared)
     shape = TextShape(length=3, vocabulary_size=vocabulary.size)

@@ -475,7 +475,12 @@ def test_best_by_predictions_that_no_evaluator_can_score_is_named():
         method={"task": "all"},
     )
     prepared = types.SimpleNamespace(name="mine")
-    probe = types.SimpleNamespace(own=None, prepared=prepared)
-    with pytest.raises(ConfigError, match="records of mine; take 'probe/macro_auroc'"):
-        assembly.check_predictions(experiment, {"probe": probe})
-    assembly.check_predictions(experiment, {"other": probe})
+    metrics = ("macro_auroc", "rankme")
+    probe = types.SimpleNamespace(metrics=metrics, prepared=prepared)
+    with pytest.raises(
+        ConfigError, match="of mine, .*; take one of probe/macro_auroc,"
+    ):
+        assembly.check_yielded(experiment, {"probe": probe})
+    assembly.check_yielded(experiment, {"other": probe})
+    experiment.checkpoint.best = "probe/macro_auroc"
+    assembly.check_yielded(experiment, {"probe": probe})

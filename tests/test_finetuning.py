@@ -10,6 +10,10 @@ from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.writing import prepare_dataset
 from ecgssl_jax.evaluation import metrics
+from ecgssl_jax.evaluation.budget import draw, parse_budget
+from ecgssl_jax.evaluation.settings import Evaluation, FineTuning
+from ecgssl_jax.evaluation.split import validation_split
+from ecgssl_jax.finetuning import FineTuner
 from tests.pretrained import pretrain
 
 FLAGS = [
@@ -78,12 +82,24 @@ def test_models_learn_from_the_fitted_folds_and_the_last_of_them_selects(evaluat
         assert tuple(run.experiment.evaluators["probe"]["valid_folds"]) == (8,)
         steps = 2 if kind == "from scratch" else 4
         assert run.experiment.steps == (steps if budget == "100 %" else steps / 2)
+        # As many as those whose patients the budget draws.
+        prepared = open_prepared(run.experiment.data.root + "/synthetic")
+        fold, patient = prepared.index["fold"], prepared.index["patient"]
+        fitted = np.isin(fold, (1, 2, 3, 4, 5, 6, 7))
+        drawn = draw(
+            parse_budget(budget),
+            patient[fitted],
+            prepared.index["labels"][fitted],
+            prepared.index["labels_valid"][fitted].astype(bool),
+            population=patient.max() + 1,
+            seed=0,
+        )
         records = {
             x["records"]
             for x in document["results"]
             if x["budget"] == budget and x["protocol"] == "two_stage"
         }
-        assert records == {run.records}
+        assert records == {run.records} == {int(drawn.sum())}
 
 
 def test_figures_are_those_of_the_models_own_predictions(workdir, evaluated):
@@ -109,3 +125,35 @@ def test_what_is_trained_is_not_trained_again(workdir, evaluated, capsys):
     again = json.loads((workdir / "evaluation" / "results.json").read_text())
     assert again["results"] == document["results"]
     assert len(list((workdir / "finetuned").iterdir())) == len(models)
+
+
+def test_another_encoder_of_as_many_steps_is_another_start(workdir, tmp_path):
+    encoder = runs.load_encoder(workdir)
+    prepared = open_prepared(encoder.run.experiment.data.root + "/synthetic")
+
+    def folders(one):
+        tuner = FineTuner(
+            encoder=one,
+            workdir=workdir,
+            prepared=prepared,
+            split=validation_split((1, 2, 3), (4,)),
+            settings=FineTuning(),
+            folder=tmp_path,
+        )
+        found = []
+        for scratch in (False, True):
+            budget = parse_budget("10 %")
+            config = tuner.config(budget, 0, probe_first=False, scratch=scratch)
+            found.append(tuner._workdir(config))
+        return found
+
+    own, scratch = folders(encoder)
+    assert folders(encoder) == [own, scratch]
+    # What begins random does not depend on the encoder.
+    other, same = folders(encoder.random(5))
+    assert other != own and same == scratch
+
+
+def test_budgets_by_class_are_refused():
+    with pytest.raises(ValueError, match="two_stage learn all tasks at once"):
+        Evaluation(protocols=("two_stage",), budgets=("10 per class",))

@@ -60,12 +60,32 @@ def read(folder: Path) -> Evaluated:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    if not {"encoder", "seed", "notes"} <= document.keys():
+    known = {key.encoder for key in found.logits}
+    if (
+        not {"encoder", "seed", "notes"} <= document.keys()
+        or document["encoder"] not in known
+    ):
         raise ConfigError(
-            f"{path} was written by another version; evaluate the run again with "
+            f"{path} and the predictions beside it are not of one version; evaluate the run again with "
             "python -m ecgssl_jax.evaluate"
         )
     return Evaluated(folder=folder, document=document, predictions=found)
+
+
+def check_names(contestants: Sequence[Contestant]) -> None:
+    """Raises ConfigError if a contestant is called as one of the encoders compared."""
+    encoders = {
+        key.encoder
+        for contestant in contestants
+        for run in contestant.runs
+        for key in run.predictions.logits
+    }
+    for contestant in contestants:
+        if contestant.name in encoders:
+            raise ConfigError(
+                f"a row cannot be called {contestant.name!r}, as a baseline or an encoder "
+                "of the evaluations is; name it: NAME=RUN"
+            )
 
 
 def shared_questions(contestants: Sequence[Contestant]) -> list[Question]:

@@ -2,19 +2,21 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ecgssl_jax.data.prepared import PreparedSet
+from ecgssl_jax.evaluation.budget import parse_budget
 from ecgssl_jax.evaluation.feature_cache import encode_cached
-from ecgssl_jax.evaluation.labels import columns_of
-from ecgssl_jax.evaluation.scoring import Features
+from ecgssl_jax.evaluation.labels import columns_of, labels_of
+from ecgssl_jax.evaluation.scoring import Features, Own
 from ecgssl_jax.evaluation.settings import Baseline
 from ecgssl_jax.evaluation.spectrum import log_spectrum
 from ecgssl_jax.evaluation.zero_shot import ZeroShot
 from ecgssl_jax.runs import FrozenEncoder
+from ecgssl_jax.settings import ConfigError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,14 +26,14 @@ class Contender:
     Attributes:
       name: as the table has it.
       seeds: of its encoders; empty where it has but one.
-      own: task -> the columns of its logits; None where it predicts none.
+      own: what it predicts itself of the set; None where that is nothing.
       zero_shot: what it makes of texts; None where it was not trained on any.
       features: of the records that are asked for, by one of these seeds.
     """
 
     name: str
     seeds: tuple[int, ...]
-    own: Mapping[str, slice] | None = None
+    own: Own | None = None
     zero_shot: ZeroShot | None = None
     features: Callable[[int | None], Features]
 
@@ -78,16 +80,43 @@ def make_contenders(
         ),
     }
     name = trained_name(encoder)
-    labels = encoder.method.labels
     trained = Contender(
         name=name,
         seeds=(),
-        own=None if labels is None else columns_of(prepared, labels.task),
+        own=own_predictions(encoder, prepared),
         zero_shot=zero_shot,
         features=lambda seed: encode(encoder, name),
     )
     # A baseline that trains has no features to probe.
     return [*(known[each] for each in baselines if each in known), trained]
+
+
+def own_predictions(encoder: FrozenEncoder, prepared: PreparedSet) -> Own | None:
+    """Of a model that was trained on labels which this set has too, in their order.
+
+    None for others, with a line where it learned from other labels.
+    """
+    asked, run = encoder.method.labels, encoder.run
+    if asked is None:
+        return None
+    try:
+        classes = labels_of(prepared, asked.task).classes
+    except ConfigError:
+        classes = ()
+    if classes != run.labels:
+        print(
+            f"predictions are left out: the model was trained on {len(run.labels)} "
+            f"labels that are not those of {prepared.name}",
+            flush=True,
+        )
+        return None
+    budget = parse_budget(asked.budget)
+    return Own(
+        columns=columns_of(prepared, asked.task),
+        budget=budget,
+        seed=None if budget.is_all else asked.budget_seed,
+        records=run.records,
+    )
 
 
 def trained_name(encoder: FrozenEncoder) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -35,7 +35,7 @@ class ProbeSettings:
       data: name of the prepared set, under `config.data.root`.
       train_folds, valid_folds: of that set. Without any to train on, there is no probe,
         but the macro AUROC of the predictions of a method that learns from labels.
-      task: one of `evaluation.ptbxl.TASKS`, or 'labels': the set's own labels.
+      task: one of `evaluation.ptbxl.TASKS`, 'labels', the set's own, or 'every'.
       max_records: of each of the two parts, at most; drawn once.
     """
 
@@ -161,11 +161,16 @@ def make_probe(
     *,
     prepared: PreparedSet,
     method: Method,
+    classes: Sequence[str] = (),
     crop: int,
     clip: float | None,
     mesh: jax.sharding.Mesh,
 ) -> Probe:
-    """The evaluator on an opened set; raises ConfigError where they do not fit."""
+    """The evaluator on an opened set; raises ConfigError where they do not fit.
+
+    Args:
+      classes: the labels that the method learns, in their order.
+    """
     try:
         labels = labels_of(prepared, settings.task)
     except ConfigError as error:
@@ -189,7 +194,7 @@ def make_probe(
 
     train = part("train_folds") if settings.train_folds else None
     valid = part("valid_folds")
-    own = _own_labels(method, prepared, valid.rows)
+    own = _own_labels(method, classes, prepared, valid.rows)
     if train is None and own is None:
         raise ConfigError(
             f"{path}.train_folds: there are none, and the method predicts no label of "
@@ -208,7 +213,7 @@ def make_probe(
 
 
 def _own_labels(
-    method: Method, prepared: PreparedSet, rows: np.ndarray
+    method: Method, classes: Sequence[str], prepared: PreparedSet, rows: np.ndarray
 ) -> Labels | None:
     """Of these records, the labels that the method learns; None where there are none."""
     if method.labels is None:
@@ -218,8 +223,9 @@ def _own_labels(
     except ConfigError:
         return None
     own = labels.take(np.flatnonzero(np.isin(labels.rows, rows)))
-    same = len(own.classes) == method.labels.num_labels
-    return own if same and _kinds(own).all(axis=0).any() else None
+    return (
+        own if own.classes == tuple(classes) and _kinds(own).all(axis=0).any() else None
+    )
 
 
 def _kinds(labels: Labels) -> np.ndarray:

@@ -49,19 +49,36 @@ def provenance_of(run: Run, method: Method, prepared: PreparedSet) -> Provenance
             folds = everything if then["folds"] is None else then["folds"]
             for kind in kinds:
                 learnt.setdefault(kind, set()).update(folds)
-    selected_on: tuple[int, ...] = ()
-    probe = selecting_probe(run.experiment)
-    if run.is_best and probe is not None:
-        name, settings = probe
-        used.append(run.evaluated[name])
-        if _is_same(prepared, used[-1]):
-            selected_on = settings.valid_folds
+    selected_on: set[int] = set()
+    for then in _selections(run):
+        used.append(then)
+        if _is_same(prepared, then):
+            selected_on.update(then["folds"])
     return Provenance(
         learnt={kind: tuple(sorted(folds)) for kind, folds in learnt.items()},
-        selected_on=selected_on,
+        selected_on=tuple(sorted(selected_on)),
         changed=any(then["name"] == prepared.name for then in used)
         and not any(_is_same(prepared, then) for then in used),
     )
+
+
+def selected_on(run: Run) -> dict[str, Any]:
+    """The set and folds whose labels selected the run's checkpoint; {} for none."""
+    probe = selecting_probe(run.experiment)
+    if not run.is_best or probe is None:
+        return {}
+    name, settings = probe
+    return {**run.evaluated[name], "folds": list(settings.valid_folds)}
+
+
+def _selections(run: Run) -> Iterator[Mapping[str, Any]]:
+    """Of the run, and of all that it began with."""
+    found = [selected_on(run)]
+    before = run.began_with
+    while before:
+        found.append(before.get("selected_on", {}))
+        before = before["began_with"]
+    yield from filter(None, found)
 
 
 def trainings(

@@ -19,6 +19,7 @@ from ecgssl_jax.evaluation.scoring import METRICS, NO_LABELS
 from ecgssl_jax.evaluation.settings import SUPERVISED, TUNING, Protocol
 from ecgssl_jax.evaluation.split import Split, shown
 from ecgssl_jax.evaluation.summary import Cell, Key
+from ecgssl_jax.output_folder import whole_file
 
 
 def tables(cells: Mapping[Key, Cell], data: str, *, article: str = "the ") -> list[str]:
@@ -287,12 +288,12 @@ def write(
     folder: Path, text: str, document: Mapping[str, Any], cells: Mapping[Key, Cell]
 ) -> list[Path]:
     """Writes results.md, results.json and results.csv; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     contents = {
         "results.md": text + "\n",
         "results.json": json.dumps(document, indent=1) + "\n",
         "results.csv": as_csv(cells),
     }
     for name, content in contents.items():
-        (folder / name).write_text(content, encoding="utf-8")
+        with whole_file(folder / name) as partial:
+            partial.write_text(content, encoding="utf-8")
     return [folder / name for name in contents]

@@ -26,9 +26,6 @@ METRICS = {
     "f1_max": metrics.macro_f1_max,
 }
 NO_LABELS = "0 %"  # the budget of what no label was read for
-
-
-_ALL = Budget(share=1)
 # Classes of which an answer keeps what an attention probe looked at.
 _LOOKS = 6
 
@@ -75,6 +72,22 @@ class Answer:
     looks: Mapping[str, Look] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Own:
+    """What a model predicts itself.
+
+    Attributes:
+      columns: task -> the columns of its logits.
+      budget, seed: of the labels that it learned from.
+      records: whose labels these were.
+    """
+
+    columns: Mapping[str, slice]
+    budget: Budget
+    seed: int | None
+    records: int
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class _Training:
     """What probes are fitted to: some records, and each task's labels of them.
@@ -115,17 +128,16 @@ def answers(
     settings: Evaluation,
     seeds: Sequence[int],
     *,
-    own: Mapping[str, slice] | None = None,
+    own: Own | None = None,
     zero_shot: ZeroShot | None = None,
 ) -> Iterator[Answer]:
     """All answers of one encoder, in the order protocol, budget, seed, task.
 
     Protocols that need other features, or change the encoder, are left out. What draws
-    nothing, neither labels
-    nor a probe's start, has one answer, whatever the seeds.
+    nothing, neither labels nor a probe's start, has one answer, whatever the seeds.
 
     Args:
-      own: task -> its columns of the features' 'logits'; None without any.
+      own: what the features' 'logits' are; None without any.
       zero_shot: of the features' encoder, for all tasks; None where it has none.
 
     Raises:
@@ -134,9 +146,16 @@ def answers(
     for protocol in settings.protocols:
         if protocol == "predictions":
             for asked in questions:
-                columns = (own or {}).get(asked.name)
-                if columns is not None:
-                    yield predicted(features["logits"], asked, split, columns)
+                if own is not None and asked.name in own.columns:
+                    yield predicted(
+                        features["logits"],
+                        asked,
+                        split,
+                        own.columns[asked.name],
+                        budget=own.budget,
+                        seed=own.seed,
+                        records=own.records,
+                    )
             continue
         if protocol == "zero_shot" and zero_shot is not None:
             for asked in questions:
@@ -284,8 +303,8 @@ def predicted(
     columns: slice,
     *,
     protocol: Protocol = "predictions",
-    budget: Budget = _ALL,
-    seed: int | None = None,
+    budget: Budget,
+    seed: int | None,
     settings: Mapping[str, float] | None = None,
     records: int = 0,
 ) -> Answer:

@@ -136,8 +136,13 @@ class Evaluation:
         for name in ("protocols", "budgets"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty: there is nothing to do")
-        for text in self.budgets:
-            parse_budget(text)
+        budgets = [parse_budget(text) for text in self.budgets]
+        tuned = sorted(set(TUNING) & set(self.protocols))
+        if tuned and any(budget.share is None for budget in budgets):
+            raise ValueError(
+                f"{' and '.join(tuned)} learn all tasks at once, whose classes differ: "
+                "give budgets as shares of the patients, such as '10 %'"
+            )
         check_settings(self.draws, self.level)
 
     def also(self, protocol: Protocol) -> "Evaluation":

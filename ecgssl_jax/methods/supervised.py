@@ -1,4 +1,6 @@
-"""Training on labels from scratch: what every pre-training is to be compared with."""
+"""Training on labels: from scratch, what every pre-training is to be compared with, or
+fine-tuning, where it begins with another run's encoder (`ecgssl_jax.start`).
+"""
 
 import dataclasses
 from collections.abc import Mapping

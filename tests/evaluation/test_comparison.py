@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -113,6 +114,16 @@ def test_notes_that_hold_for_all_are_said_once(tmp_path):
 
 def test_results_of_another_version_are_explained(tmp_path):
     folder = leave(tmp_path, {TRAINED: logits(1)})
-    (folder / "results.json").write_text("{}")
-    with pytest.raises(ConfigError, match="another version; evaluate the run again"):
-        comparison.read(folder)
+    whole = json.loads((folder / "results.json").read_text())
+    # Or predictions of another step, as after a kill between the two files.
+    for content in ({}, whole | {"encoder": "pre-trained, step 4"}):
+        (folder / "results.json").write_text(json.dumps(content))
+        with pytest.raises(ConfigError, match="not of one version; evaluate the run"):
+            comparison.read(folder)
+
+
+def test_a_row_that_is_called_as_a_baseline_is_refused(tmp_path):
+    given = contestants(tmp_path, random=[logits(1)])
+    with pytest.raises(ConfigError, match="cannot be called 'random'.*NAME=RUN"):
+        comparison.check_names(given)
+    comparison.check_names([Contestant(name="a", runs=given[0].runs)])

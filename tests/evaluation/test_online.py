@@ -27,13 +27,14 @@ def prepared(tmp_path_factory):
 UNLABELLED = types.SimpleNamespace(labels=None)
 
 
-def make_probe(prepared, method=UNLABELLED, **values):
+def make_probe(prepared, method=UNLABELLED, classes=None, **values):
     settings = online.evaluator_settings({"probe": values})["probe"]
     return online.make_probe(
         settings,
         "config.evaluators.probe",
         prepared=prepared,
         method=method,
+        classes=prepared.labels if classes is None else classes,
         crop=1000,
         clip=None,
         mesh=sharding.make_mesh(Mesh()),
@@ -207,7 +208,13 @@ def test_without_training_folds_predictions_alone_are_scored(prepared, monkeypat
         make_probe(prepared, train_folds=())
 
 
-@pytest.mark.parametrize("shape", [LabelShape("all", 71), LabelShape("labels", 3)])
+@pytest.mark.parametrize("shape", [LabelShape("all", 71)])
 def test_predictions_of_other_labels_are_not_scored(prepared, shape):
     method = types.SimpleNamespace(labels=shape)
     assert make_probe(prepared, method).own is None
+
+
+def test_predictions_of_as_many_labels_in_another_order_are_not_scored(prepared):
+    method = types.SimpleNamespace(labels=LabelShape("labels", 20))
+    assert make_probe(prepared, method).own is not None
+    assert make_probe(prepared, method, prepared.labels[::-1]).own is None

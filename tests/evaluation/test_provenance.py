@@ -124,11 +124,15 @@ def test_what_a_run_began_with_has_seen_counts_too():
     second = {
         "learnt_from": ["signals"],
         "data": {"mine": {"name": "mine", "content_hash": "a", "folds": None}},
+        "selected_on": {"name": "mine", "content_hash": "a", "folds": [2]},
         "began_with": first,
     }
     tuned = dataclasses.replace(tuned, began_with=second)
     method = types.SimpleNamespace(text=None, labels=LabelShape("all", 71))
-    assert provenance_of(tuned, method, prepared("mine")).learnt == {
+    found = provenance_of(tuned, method, prepared("mine"))
+    # The run's own probe, and that of the one it began with.
+    assert found.selected_on == (2, 3)
+    assert found.learnt == {
         "signals": (1, 2, 3),
         "labels": (1,),
         "reports": (2,),

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ecgssl_jax.evaluation.budget import Budget, draw
 from ecgssl_jax.evaluation.questions import question
-from ecgssl_jax.evaluation.scoring import answers
+from ecgssl_jax.evaluation.scoring import Own, answers
 from ecgssl_jax.evaluation.settings import AttentionSettings, Evaluation
 from ecgssl_jax.evaluation.split import final_split, validation_split
 from tests.evaluation.labelled import labelled_set
@@ -220,12 +220,16 @@ def test_own_predictions_are_scored_as_they_are_for_their_own_task():
     asked = asked_of(prepared)
     ask = {"protocols": ("predictions",), "budgets": ("20 %",)}
     settings = Evaluation(**ask)
-    for own, columns in (
+    for own_columns, columns in (
         ({"labels": slice(None)}, slice(None)),
         ({"other": slice(0, 2), "labels": slice(2, 4)}, slice(2, 4)),
         ({"all": slice(None)}, None),
         (None, None),
     ):
+        own = None
+        if own_columns is not None:
+            budget = Budget(share=0.3)
+            own = Own(columns=own_columns, budget=budget, seed=7, records=50)
         # Of several tasks, the columns of each.
         wide = np.concatenate([features, -features], axis=1)
         logits = -features if columns == slice(None) else wide
@@ -233,11 +237,9 @@ def test_own_predictions_are_scored_as_they_are_for_their_own_task():
         found = list(answers(given, [asked], SPLIT, settings, (0, 1), own=own))
         assert len(found) == (columns is not None)
         for each in found:
-            assert (each.protocol, each.budget, each.seed) == (
-                "predictions",
-                "100 %",
-                None,
-            )
+            # By the labels that the model learned from, not those that probes have.
+            found = (each.protocol, each.budget, each.seed, each.records)
+            assert found == ("predictions", "30 %", 7, 50)
             expected = -features[asked.rows[asked.fold == 4]]
             np.testing.assert_array_equal(each.logits, expected)
             assert each.scores["auroc"].value < 0.2

@@ -82,6 +82,18 @@ def record_standing(material: Material) -> tuple[str, str, str]:
             "No valid figures",
             f"The training has seen the labels of fold {fold}, which are reported here.",
         )
+    texts = {each.protocol for each in material.cells} & {"zero_shot"}
+    if (texts or material.retrieval) and report & set(
+        provenance.learnt.get("reports", ())
+    ):
+        return (
+            "caution",
+            "No valid figures of texts",
+            (
+                f"The training has read the reports of fold {fold}: what it finds by "
+                "texts there says nothing of new ones."
+            ),
+        )
     if provenance.changed:
         return (
             "caution",
