@@ -28,6 +28,7 @@ _STYLES = (
     {"color": "orange", "lw": 1.4, "ls": "-"},
     {"color": "green", "lw": 1.3, "ls": "-"},
 )
+_ENOUGH = 10  # records of a bin, for its share to mean something
 _SQUARE = {"size": (190, 196), "margins": (30, 8, 28, 32)}
 
 
@@ -184,7 +185,8 @@ def reliability_picture(material: Material) -> Picture | None:
         caption=(
             f"Records in ten bins by the probability that the {_of(key.protocol)} "
             "gives a label, and how often it holds there: on the diagonal, if they can. "
-            f"Below, how many records there are. {words}."
+            "Below, how many records there are; hollow where they are fewer than "
+            f"{_ENOUGH}. {words}."
         ),
         charts=[_reliability_chart(name, each) for name, each in found.items()],
         width=150,
@@ -201,14 +203,26 @@ def _reliability_chart(name: str, found: Reliability) -> Chart:
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=LIGHT["pale"], lw=1.1, ls=(0, (4, 2.5)))
-        there = found.counts > 0
+        many = found.counts >= _ENOUGH
+        few = (found.counts > 0) & ~many
+        blue = LIGHT["blue"]
         axes.plot(
-            found.predicted[there],
-            found.observed[there],
-            color=LIGHT["blue"],
+            found.predicted[many],
+            found.observed[many],
+            color=blue,
             lw=1.8,
             marker="o",
             ms=4.6,
+        )
+        axes.plot(
+            found.predicted[few],
+            found.observed[few],
+            color=blue,
+            ls="none",
+            marker="o",
+            ms=4,
+            mfc=LIGHT["card"],
+            mew=1.1,
         )
         axes.text(
             0.03,
