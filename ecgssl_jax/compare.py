@@ -99,7 +99,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "results": report.as_json(cells),
     }
     lines = "\n".join(f"- {note}" for note in notes)
-    text = "\n\n".join([*report.tables(cells, documents[0]["data"]), lines])
+    text = "\n\n".join([*report.tables(cells, documents[0]["data"], article=""), lines])
     written = report.write(args.output, text, document, cells)
     print(f"{text}\n\nresults     {'  '.join(map(str, written))}")
     return document

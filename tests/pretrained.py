@@ -21,3 +21,19 @@ def pretrain(root, workdir, model, method="byol"):
     config = f"--config={CONFIGS / f'{method}.py'}:root={root}"
     main.main([config, f"--workdir={workdir}", *arguments])
     return workdir
+
+
+def finetuning(root, encoder, **changes) -> dict:
+    """A config that begins with the encoder."""
+    config = {
+        "steps": 2,
+        "batch_size": 16,
+        "data": {"root": str(root), "folds": tuple(range(1, 9))},
+        "model": {},
+        "method": {"name": "supervised", "num_labels": None},
+        "start": {"encoder": str(encoder), "probe": True},
+        "evaluators": {"probe": {"every": 1}},
+        "checkpoint": {"every": 1, "best": "probe/predictions_auroc"},
+        "log_every": 1,
+    }
+    return config | changes

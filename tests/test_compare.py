@@ -43,7 +43,7 @@ def test_runs_are_compared_with_the_first_on_the_same_records(runs, capsys):
     assert not bad["against"]
     assert 0 < interval["low"] < means[1] - means[0] < interval["high"]
     printed = capsys.readouterr().out
-    assert "| more than the bad" in printed and "- Read me." in printed
+    assert "| more than bad " in printed and "- Read me." in printed
     assert (runs / "out/results.md").read_text() in printed + "\n"
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from ecgssl_jax import assembly, evaluate, main, runs
 from ecgssl_jax.config_completion import complete
@@ -19,7 +18,7 @@ from ecgssl_jax.evaluation.provenance import provenance_of
 from ecgssl_jax.experiment import parse
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.step import set_up
-from tests.pretrained import MODELS, pretrain
+from tests.pretrained import MODELS, finetuning, pretrain
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -38,39 +37,11 @@ def encoder(request, root, tmp_path_factory):
     return pretrain(root, tmp_path_factory.mktemp("run"), model, method)
 
 
-def finetuning(root, encoder, **changes) -> dict:
-    """A config that begins with the encoder."""
-    config = {
-        "steps": 2,
-        "batch_size": 16,
-        "data": {"root": str(root), "folds": tuple(range(1, 9))},
-        "model": {},
-        "method": {"name": "supervised", "num_labels": None},
-        "start": {"encoder": str(encoder), "probe": True},
-        "evaluators": {"probe": {"every": 1}},
-        "checkpoint": {"every": 1, "best": "probe/predictions_auroc"},
-        "log_every": 1,
-    }
-    return config | changes
-
-
 def first_state(config):
     experiment = parse(complete(config))
     task = assembly.make_task(experiment)
     assert task.start is not None
     return experiment, task, task.start(set_up(experiment, task).first())
-
-
-def test_the_config_is_completed_by_the_encoder_and_the_data(root, encoder):
-    run, _ = runs.open_run(encoder)
-    found = complete(finetuning(root, encoder))
-    assert found["model"] == dict(run.experiment.model)
-    assert found["data"]["crop"] == 500 and found["data"]["rate"] == 100
-    assert found["method"]["num_labels"] == 20
-    # What the config says itself stays.
-    own = {"root": str(root), "crop": 250}
-    found = complete(finetuning(root, encoder, data=own, model={"name": "vit"}))
-    assert found["data"]["crop"] == 250 and found["model"] == {"name": "vit"}
 
 
 def test_training_begins_with_the_encoder_worth_keeping(root, encoder):
@@ -193,13 +164,3 @@ def test_a_run_goes_on_from_its_checkpoint_and_says_what_it_began_with(
 def test_what_does_not_fit_is_named(root, encoder, changes, message):
     with pytest.raises(ConfigError, match=message):
         first_state(finetuning(root, encoder, **changes))
-
-
-def test_an_encoder_that_is_none_is_named(root, tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no run in"):
-        complete(finetuning(root, tmp_path / "nowhere"))
-
-
-def test_completion_leaves_other_configs_alone():
-    config = ConfigDict({"steps": 1, "method": {"name": "simclr"}}).to_dict()
-    assert complete(config) == config

@@ -21,12 +21,13 @@ from ecgssl_jax.evaluation.split import Split, shown
 from ecgssl_jax.evaluation.summary import Cell, Key
 
 
-def tables(cells: Mapping[Key, Cell], data: str) -> list[str]:
+def tables(cells: Mapping[Key, Cell], data: str, *, article: str = "the ") -> list[str]:
     """Macro AUROC on the set `data`, a table of Markdown for each budget.
 
     Encoders (and protocols) by tasks: .812(04) [.801, .823] is a mean, the standard
     deviation of several seeds in its last digit, and the mean's interval. Below each
-    protocol encoders' distances from others, where there are any.
+    protocol encoders' distances from others, where there are any; `article` stands before
+    the others' names.
     """
     budgets = list(dict.fromkeys(key.budget for key in cells))
     protocols = _protocols(cells)
@@ -36,11 +37,13 @@ def tables(cells: Mapping[Key, Cell], data: str) -> list[str]:
         title = f"{data}, macro AUROC"
         if len(budgets) > 1:
             title += f", {budget} of the labels" if "%" in budget else f", {budget}"
-        found.append(_table(part, title, protocols))
+        found.append(_table(part, title, protocols, article))
     return found
 
 
-def _table(cells: Mapping[Key, Cell], title: str, protocols: Sequence[str]) -> str:
+def _table(
+    cells: Mapping[Key, Cell], title: str, protocols: Sequence[str], article: str
+) -> str:
     """Of one budget; `protocols`: those of all tables."""
     tasks = list(dict.fromkeys(key.task for key in cells))
     # Of one encoder alone it is clear whose distances they are.
@@ -59,9 +62,9 @@ def _table(cells: Mapping[Key, Cell], title: str, protocols: Sequence[str]) -> s
                 text = (
                     f"{signed_figure(difference)} {_interval(interval, signed_figure)}"
                 )
-                row = f"more than the {name}"
+                row = f"more than {article}{name}"
                 if len(compared) > 1:
-                    row = f"{key.encoder}, more than {name}"
+                    row = f"{key.encoder}, {row}"
                 rows.setdefault(row, {})[key.task] = text
         for name, row in rows.items():
             body.append([prefix + name, *(row.get(task, "") for task in tasks)])

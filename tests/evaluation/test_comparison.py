@@ -42,6 +42,26 @@ def test_a_baseline_that_all_share_is_one_row_and_others_say_whose_they_are(tmp_
     assert names == ["log spectrum", "random of a", "random of b", "a", "b"]
 
 
+def test_baselines_that_differ_by_rounding_are_the_same(tmp_path):
+    rounded = SPECTRUM + np.float32(1e-5)
+    given = []
+    for name, spectra in (("a", (SPECTRUM, rounded)), ("b", (rounded, SPECTRUM))):
+        folders = [
+            leave(
+                tmp_path / f"{name}{i}", {"log spectrum": x, TRAINED: logits(1)}, seed=i
+            )
+            for i, x in enumerate(spectra)
+        ]
+        given.append(Contestant(name=name, runs=list(map(comparison.read, folders))))
+    rows = comparison.rows_of(given, comparison.shared_questions(given))
+    # Nor is a baseline that the runs of a row share another seed of it.
+    assert [(row.encoder, len(row.answers)) for row in rows] == [
+        ("log spectrum", 1),
+        ("a", 2),
+        ("b", 2),
+    ]
+
+
 def test_other_records_are_refused(tmp_path):
     one = leave(tmp_path / "one", {TRAINED: logits(1)})
     asked = reported((5,))
