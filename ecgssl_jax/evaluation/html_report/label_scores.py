@@ -149,7 +149,7 @@ def _chart(
         draw=draw,
         label=said,
         size=(320 + 0.66 * room, 34 + _ROW * len(lines)),
-        margins=(room, 36, 6, 26),
+        margins=(room, 42, 6, 26),
     )
 
 
@@ -225,7 +225,7 @@ def _draw_line(
         figure(line.value),
         (1, place),
         xycoords=row,
-        xytext=(32, 0),
+        xytext=(38, 0),
         ha="right",
         color=LIGHT["ink"],
         **style,
