@@ -25,6 +25,7 @@ class Picture:
       legend: of all charts.
       width: px that a chart needs to be legible.
       columns: charts in a row, at most; fewer where there is no room.
+      least: px, below which a chart scrolls instead of shrinking.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Picture:
     legend: Sequence[Entry] = ()
     width: int = 300
     columns: int = 3
+    least: int = 0
 
     def html(self) -> str:
         drawn = "".join(
@@ -45,7 +47,7 @@ class Picture:
             f'<figure id="{escape(self.name)}">'
             f"{_caption(self.title, self.caption)}{legend(self.legend)}"
             f'<div class="{kind}" style="--width:{self.width}px;'
-            f'--columns:{self.columns}">{drawn}</div>'
+            f'--columns:{self.columns};--least:{self.least}px">{drawn}</div>'
             "</figure>"
         )
 
