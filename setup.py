@@ -24,6 +24,7 @@ REQUIRED = [
     "sentencepiece>=0.2.1,<0.3",
     "tensorboardX>=2.6,<3",
     "tensorflow-datasets>=4.9.7,<5",
+    "threadpoolctl>=3.1,<4",
     "tqdm>=4.66,<5",
     "wfdb>=4.1,<5",
     # TensorFlow only feeds the input pipeline; the accelerators are JAX's.

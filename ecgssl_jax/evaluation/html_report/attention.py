@@ -41,6 +41,7 @@ def attention_picture(material: Material) -> Picture | None:
         ],
         width=620,
         columns=1,
+        least=620,
     )
 
 

@@ -200,7 +200,8 @@ def _draw(
             xycoords="axes fraction",
             xytext=(0, 9),
             textcoords="offset points",
-            fontsize=TEXT + 1,
+            # Smaller where it is longer than the chart is wide.
+            fontsize=min(TEXT + 1, (width - left) / (0.62 * len(chart.title))),
             fontweight="bold",
             color=LIGHT["ink"],
         )

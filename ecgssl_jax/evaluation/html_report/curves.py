@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from scipy.special import expit
 
-from ecgssl_jax.evaluation.html_report.chart import TEXT, Chart, Entry, plain, tidy
+from ecgssl_jax.evaluation.html_report.chart import TEXT, Chart, Entry, tidy
 from ecgssl_jax.evaluation.html_report.curve_points import (
     Reliability,
     precision_recall_curve,
@@ -15,7 +16,11 @@ from ecgssl_jax.evaluation.html_report.curve_points import (
     roc_curve,
 )
 from ecgssl_jax.evaluation.html_report.ink import LIGHT
-from ecgssl_jax.evaluation.html_report.material import PROTOCOL_NAMES, Material
+from ecgssl_jax.evaluation.html_report.material import (
+    PROTOCOL_NAMES,
+    Material,
+    looks,
+)
 from ecgssl_jax.evaluation.html_report.page import Picture, in_rows
 from ecgssl_jax.evaluation.html_report.scores import short
 from ecgssl_jax.evaluation.markdown import figure
@@ -23,11 +28,14 @@ from ecgssl_jax.evaluation.markdown import figure
 _CLASSES = 8  # at most, the most frequent ones
 # Whose logits are log-odds.
 _CALIBRATED = ("linear", "attention", "predictions", "finetuned", "two_stage")
-_STYLES = (
-    {"color": "faint", "lw": 1.2, "ls": (0, (4, 2.5))},
-    {"color": "orange", "lw": 1.4, "ls": "-"},
-    {"color": "green", "lw": 1.3, "ls": "-"},
-)
+# Mark of an encoder -> how its curve is drawn, and what its legend has.
+_LINES: dict[str, dict[str, Any]] = {
+    "dot": {"lw": 2.2},
+    "ring": {"lw": 1.4},
+    "diamond": {"lw": 1.2, "ls": (0, (4, 2.5))},
+}
+_LEGENDS = {"dot": "line", "ring": "line", "diamond": "dashes"}
+_ENOUGH = 10  # records of a bin, for its share to mean something
 _SQUARE = {"size": (190, 196), "margins": (30, 8, 28, 32)}
 
 
@@ -37,12 +45,14 @@ class Scored:
 
     Attributes:
       name: of the class.
+      styles: encoder -> its colour and mark.
       labels: [n] 0 or 1, some of each.
       scores: encoder -> [n] logits, of its first seed; the trained one's last.
       auroc, precision: encoder -> its figures over all seeds.
     """
 
     name: str
+    styles: Mapping[str, tuple[str, str]]
     labels: np.ndarray
     scores: Mapping[str, np.ndarray]
     auroc: Mapping[str, float]
@@ -75,6 +85,7 @@ def scored_classes(
             found.append(
                 Scored(
                     name=name,
+                    styles=looks(list(cells), material.encoder),
                     labels=asked.labels[known, column],
                     scores={
                         encoder: cell.answers[0].logits[known, column]
@@ -101,7 +112,7 @@ def roc_picture(material: Material) -> Picture | None:
             axes.plot([0, 1], [0, 1], color=LIGHT["line"], lw=1.2)
             _lines(axes, one, roc_curve)
             _square(axes, "false positives", "sensitivity")
-            _figures(axes, one.auroc, material.encoder, (0, 1))
+            _figures(axes, one.auroc, one.styles, (0, 1))
 
         said = ", ".join(f"{name} {figure(x)}" for name, x in one.auroc.items())
         return Chart(draw=draw, label=f"AUROC {said}", title=one.name, **_SQUARE)
@@ -114,7 +125,7 @@ def roc_picture(material: Material) -> Picture | None:
             "the figures are the areas below. " + _which(material, classes)
         ),
         charts=[chart(one) for one in classes],
-        legend=_legend(material, classes),
+        legend=_legend(classes),
         width=150,
         columns=in_rows(len(classes)),
     )
@@ -133,7 +144,7 @@ def precision_picture(material: Material) -> Picture | None:
             axes.axhline(share, color=LIGHT["pale"], lw=1.1, ls=(0, (1, 2)))
             points = _lines(axes, one, precision_recall_curve)
             _square(axes, "sensitivity", "precision")
-            _figures(axes, one.precision, material.encoder, _emptiest(points))
+            _figures(axes, one.precision, one.styles, _emptiest(points))
 
         said = ", ".join(f"{name} {figure(x)}" for name, x in one.precision.items())
         return Chart(
@@ -152,7 +163,7 @@ def precision_picture(material: Material) -> Picture | None:
         ),
         charts=[chart(one) for one in classes],
         legend=[
-            *_legend(material, classes),
+            *_legend(classes),
             Entry(colour="pale", mark="dots", text="share of positives"),
         ],
         width=150,
@@ -184,7 +195,8 @@ def reliability_picture(material: Material) -> Picture | None:
         caption=(
             f"Records in ten bins by the probability that the {_of(key.protocol)} "
             "gives a label, and how often it holds there: on the diagonal, if they can. "
-            f"Below, how many records there are. {words}."
+            "Below, how many records there are; hollow where they are fewer than "
+            f"{_ENOUGH}. {words}."
         ),
         charts=[_reliability_chart(name, each) for name, each in found.items()],
         width=150,
@@ -201,14 +213,26 @@ def _reliability_chart(name: str, found: Reliability) -> Chart:
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=LIGHT["pale"], lw=1.1, ls=(0, (4, 2.5)))
-        there = found.counts > 0
+        many = found.counts >= _ENOUGH
+        few = (found.counts > 0) & ~many
+        blue = LIGHT["blue"]
         axes.plot(
-            found.predicted[there],
-            found.observed[there],
-            color=LIGHT["blue"],
+            found.predicted[many],
+            found.observed[many],
+            color=blue,
             lw=1.8,
             marker="o",
             ms=4.6,
+        )
+        axes.plot(
+            found.predicted[few],
+            found.observed[few],
+            color=blue,
+            ls="none",
+            marker="o",
+            ms=4,
+            mfc=LIGHT["card"],
+            mew=1.1,
         )
         axes.text(
             0.03,
@@ -260,14 +284,10 @@ def _lines(
 ) -> np.ndarray:
     """Draws every encoder's curve -> [m, 2], places on them, evenly spaced in x."""
     places = []
-    *others, own = one.scores
-    for number, name in enumerate(others):
-        style = dict(_STYLES[number % len(_STYLES)])
-        color = LIGHT[str(style.pop("color"))]
-        places.append(curve(one.scores[name], one.labels))
-        axes.plot(*places[-1].T, color=color, **style)
-    places.append(curve(one.scores[own], one.labels))
-    axes.plot(*places[-1].T, color=LIGHT["blue"], lw=2.2)
+    for name, scores in one.scores.items():
+        colour, mark = one.styles[name]
+        places.append(curve(scores, one.labels))
+        axes.plot(*places[-1].T, color=LIGHT[colour], **_LINES[mark])
     x = np.linspace(0, 1, 101)
     even = [np.stack([x, np.interp(x, *points.T)], axis=1) for points in places]
     return np.concatenate(even)
@@ -300,7 +320,7 @@ def _square(axes: Axes, xlabel: str, ylabel: str) -> None:
 def _figures(
     axes: Axes,
     figures: Mapping[str, float],
-    trained: str,
+    styles: Mapping[str, tuple[str, str]],
     corner: tuple[int, int],
 ) -> None:
     """Each encoder's figure in its colour, as in the legend, in a corner."""
@@ -308,30 +328,27 @@ def _figures(
     *others, own = figures
     names = [own, *others]
     for place, name in enumerate(names):
-        own = name == trained
-        number = max(place - 1, 0)
-        colour = "blue" if own else str(_STYLES[number % len(_STYLES)]["color"])
         up = 9 + 14 * (len(names) - 1 - place) if lower else -15 - 14 * place
         axes.annotate(
-            plain(figure(figures[name])),
+            figure(figures[name]),
             (0 if left else 1, 0 if lower else 1),
             xycoords="axes fraction",
             xytext=(10 if left else -9, up),
             textcoords="offset points",
             ha="left" if left else "right",
             fontsize=TEXT,
-            fontweight="bold" if own else "normal",
-            color=LIGHT[colour],
+            fontweight="bold" if name == own else "normal",
+            color=LIGHT[styles[name][0]],
         )
 
 
-def _legend(material: Material, classes: Sequence[Scored]) -> list[Entry]:
-    *others, own = classes[0].scores
-    found = [Entry(colour="blue", mark="line", text=own)]
-    for number, name in enumerate(others):
-        style = _STYLES[number % len(_STYLES)]
-        mark = "line" if style["ls"] == "-" else "dashes"
-        found.append(Entry(colour=str(style["color"]), mark=mark, text=name))
+def _legend(classes: Sequence[Scored]) -> list[Entry]:
+    first = classes[0]
+    *others, own = first.scores
+    found = []
+    for name in (own, *others):
+        colour, mark = first.styles[name]
+        found.append(Entry(colour=colour, mark=_LEGENDS[mark], text=name))
     return found
 
 

@@ -16,6 +16,7 @@ _COMPONENTS = 50  # principal ones, of which a map is made
 _PERPLEXITY = 30
 _WIDTH = 680  # px
 _AROUND = 30  # records that say where a class is at home
+_LONG = 12  # letters of names that are written into the map
 _APART = 0.08  # of the map's width, between names
 
 
@@ -102,6 +103,7 @@ def two_dimensions(features: np.ndarray, *, seed: int) -> np.ndarray | None:
     # Half a second that those who only want tables need not wait.
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     mean, scale = standardisation(features)
     features = (features - mean) * scale
@@ -120,7 +122,10 @@ def two_dimensions(features: np.ndarray, *, seed: int) -> np.ndarray | None:
         max_iter=750,
         random_state=seed,
     )
-    return made.fit_transform(reduced.astype(np.float32))
+    # A map does not depend on the number of cores, and threads that wait for a busy
+    # core take longer than one alone.
+    with threadpool_limits(1):
+        return made.fit_transform(reduced.astype(np.float32))
 
 
 def _chart(
@@ -132,11 +137,16 @@ def _chart(
         places, low, high = places[:, ::-1], low[::-1], high[::-1]
     wide, tall = np.maximum(high - low, 1e-9)
     height = float(np.clip(_WIDTH * tall / wide, 280, 560))
+    # Of equal scale along both axes.
+    half = np.array([_WIDTH, height]) * max(wide / _WIDTH, tall / height) / 2
+    middle = (low + high) / 2
+    # Long names would hide the records.
+    named = max(map(len, names), default=0) <= _LONG
 
     def draw(axes: Axes) -> None:
         axes.axis("off")
-        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-        axes.set_aspect("equal", adjustable="datalim")
+        limits = np.stack([middle - half, middle + half], axis=1)
+        axes.set(xlim=limits[0], ylim=limits[1])
         size = 4.4 if len(places) < 1000 else 3.1
         for kind in range(-1, len(names)):
             own = places[kinds == kind]
@@ -151,10 +161,11 @@ def _chart(
                 alpha=0.5 if kind < 0 else 0.72,
                 clip_on=False,
             )
-        for kind, middle in heartlands(places, kinds).items():
+        found = heartlands(places, kinds) if named else {}
+        for kind, place in found.items():
             axes.text(
-                middle[0],
-                middle[1],
+                place[0],
+                place[1],
                 plain(names[kind]),
                 ha="center",
                 va="center",

@@ -6,6 +6,7 @@ from ecgssl_jax.evaluation.html_report.material import PROTOCOL_NAMES, Material
 from ecgssl_jax.evaluation.html_report.neighbours import millivolts
 from ecgssl_jax.evaluation.html_report.page import escape, facts_list
 from ecgssl_jax.evaluation.html_report.tables import bracket, minus
+from ecgssl_jax.evaluation.intervals import Interval
 from ecgssl_jax.evaluation.markdown import figure, signed_figure
 from ecgssl_jax.evaluation.split import shown
 
@@ -46,6 +47,10 @@ def verdicts(material: Material) -> list[str]:
         if name is not None:
             other = material.cells[key._replace(encoder=name)]
             text += f", {_more(cell.mean() - other.mean(), cell.against[name], name)}"
+        for behind, interval in cell.against.items():
+            if behind != name and interval.high < 0:
+                other = material.cells[key._replace(encoder=behind)]
+                text += f", but {_more(cell.mean() - other.mean(), interval, behind)}"
         found.append(f'<p class="verdict">{text}</p>')
     if not found and material.retrieval:
         name, one = next(iter(material.retrieval.items()))
@@ -58,7 +63,7 @@ def verdicts(material: Material) -> list[str]:
     return found
 
 
-def _more(difference: float, interval, name: str) -> str:
+def _more(difference: float, interval: Interval, name: str) -> str:
     sign = minus(signed_figure(difference))
     text = f"<b>{sign}</b> <span>{bracket(interval, signed=True)}</span> "
     if interval.low <= 0 <= interval.high:

@@ -19,6 +19,7 @@ from ecgssl_jax.evaluation.markdown import figure
 
 _ROW = 18  # px
 _MOST = 40  # lines of a chart; more are divided over several
+_LONG = 30  # letters of a name; more are cut
 _FEW = 12  # more than these are two charts at least
 
 
@@ -94,11 +95,11 @@ def _picture(material: Material, task: str) -> Picture | None:
             f" Hollow dots with dotted intervals: fewer than {TRUSTED_PATIENTS} such "
             "patients, so that the interval is mostly a model's."
         )
-    limits = _limits(lines)
+    limits, room = _limits(lines), _room(lines)
     parts = max(-(-len(lines) // _MOST), 1 + (len(lines) > _FEW))
     length = -(-len(lines) // parts)
     charts = [
-        _chart(lines[start : start + length], styles, limits)
+        _chart(lines[start : start + length], styles, limits, room)
         for start in range(0, len(lines), length)
     ]
     return Picture(
@@ -118,10 +119,17 @@ def _limits(lines: Sequence[Line]) -> tuple[float, float]:
     return max(min(values) - 0.015, 0), 1.01
 
 
+def _room(lines: Sequence[Line]) -> float:
+    """px left of the axes, for the longest name and the number."""
+    longest = max(len(line.label) for line in lines)
+    return max(6.3 * min(longest, _LONG) + 40, 106)
+
+
 def _chart(
     lines: Sequence[Line],
     styles: Mapping[str, tuple[str, str]],
     limits: tuple[float, float],
+    room: float,
 ) -> Chart:
     said = "; ".join(
         f"{line.label} {figure(line.value)} from {figure(line.interval.low)} to "
@@ -132,7 +140,7 @@ def _chart(
     def draw(axes: Axes) -> None:
         tidy(axes, grid="x")
         for place, line in enumerate(lines):
-            _draw_line(axes, place, line, styles)
+            _draw_line(axes, place, line, styles, room)
         axes.set(xlim=limits, ylim=(len(lines) - 0.3, -0.7), yticks=[])
         axes.locator_params(axis="x", nbins=6)
         axes.xaxis.set_major_formatter(lambda value, _: short(value))
@@ -140,13 +148,17 @@ def _chart(
     return Chart(
         draw=draw,
         label=said,
-        size=(390, 34 + _ROW * len(lines)),
-        margins=(106, 36, 6, 26),
+        size=(320 + 0.66 * room, 34 + _ROW * len(lines)),
+        margins=(room, 42, 6, 26),
     )
 
 
 def _draw_line(
-    axes: Axes, place: int, line: Line, styles: Mapping[str, tuple[str, str]]
+    axes: Axes,
+    place: int,
+    line: Line,
+    styles: Mapping[str, tuple[str, str]],
+    room: float,
 ) -> None:
     trusted, blue = line.interval.trusted, LIGHT["blue"]
     axes.plot(
@@ -189,12 +201,14 @@ def _draw_line(
         "fontsize": TEXT - 0.5,
         "annotation_clip": False,
     }
-    name = line.label if len(line.label) < 16 else line.label[:14] + "…"
+    name = line.label
+    if len(name) > _LONG:
+        name = name[: _LONG - 1] + "…"
     axes.annotate(
         plain(name),
         (0, place),
         xycoords=row,
-        xytext=(-104, 0),
+        xytext=(2 - room, 0),
         color=LIGHT["ink"],
         **style,
     )
@@ -211,7 +225,7 @@ def _draw_line(
         figure(line.value),
         (1, place),
         xycoords=row,
-        xytext=(32, 0),
+        xytext=(38, 0),
         ha="right",
         color=LIGHT["ink"],
         **style,

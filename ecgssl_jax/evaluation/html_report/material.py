@@ -11,7 +11,7 @@ from ecgssl_jax.evaluation.provenance import Provenance
 from ecgssl_jax.evaluation.questions import Question
 from ecgssl_jax.evaluation.retrieval import Retrieval
 from ecgssl_jax.evaluation.scoring import NO_LABELS
-from ecgssl_jax.evaluation.settings import Protocol
+from ecgssl_jax.evaluation.settings import SUPERVISED, Protocol
 from ecgssl_jax.evaluation.split import Split
 from ecgssl_jax.evaluation.summary import Cell, Key
 
@@ -145,26 +145,15 @@ def _descending(budget: str) -> tuple[float, float]:
     return -kind, -amount
 
 
-def look(encoder: str, trained: str, number: int) -> tuple[str, str]:
-    """Colour and mark of an encoder: the trained one stands out.
-
-    Args:
-      number: of the encoder, among the others.
-    """
-    if encoder == trained:
-        return "blue", "dot"
-    return (
-        ("faint", "diamond"),
-        ("orange", "ring"),
-        ("green", "ring"),
-        ("purple", "ring"),
-    )[number % 4]
+# Colour and mark of the encoders beside the trained one, which is a blue dot.
+_LOOKS = {
+    "log spectrum": ("faint", "diamond"),
+    "random encoder": ("orange", "ring"),
+    SUPERVISED: ("green", "ring"),
+}
 
 
 def looks(encoders: Sequence[str], trained: str) -> dict[str, tuple[str, str]]:
-    """Encoder -> colour and mark."""
-    others = [name for name in encoders if name != trained]
-    return {
-        name: look(name, trained, others.index(name) if name in others else 0)
-        for name in encoders
-    }
+    """Encoder -> colour and mark, the same in all figures."""
+    found = {name: _LOOKS.get(name, ("purple", "ring")) for name in encoders}
+    return {**found, trained: ("blue", "dot")}

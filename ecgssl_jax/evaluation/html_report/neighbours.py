@@ -136,7 +136,7 @@ def _slip(
     )
     what = "the query" if cosine is None else f"cosine {cosine:.2f}"
     body = (
-        f"<b>{escape(record)}</b> · {what}"
+        f"<b>{escape(record)}</b> <span>{what}</span>"
         f'<div class="chips">{chips or "<span>no label</span>"}</div>'
     )
     said = f"ECG of record {record}, {what}; labels: {', '.join(labels) or 'none'}"

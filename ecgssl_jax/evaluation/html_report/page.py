@@ -25,6 +25,7 @@ class Picture:
       legend: of all charts.
       width: px that a chart needs to be legible.
       columns: charts in a row, at most; fewer where there is no room.
+      least: px, below which a chart scrolls instead of shrinking.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Picture:
     legend: Sequence[Entry] = ()
     width: int = 300
     columns: int = 3
+    least: int = 0
 
     def html(self) -> str:
         drawn = "".join(
@@ -43,11 +45,9 @@ class Picture:
         kind = "charts single" if self.columns == 1 else "charts"
         return (
             f'<figure id="{escape(self.name)}">'
-            f"<h3>{escape(self.title)}</h3>"
-            f'<p class="caption">{escape(self.caption)}</p>'
-            f"{legend(self.legend)}"
+            f"{_caption(self.title, self.caption)}{legend(self.legend)}"
             f'<div class="{kind}" style="--width:{self.width}px;'
-            f'--columns:{self.columns}">{drawn}</div>'
+            f'--columns:{self.columns};--least:{self.least}px">{drawn}</div>'
             "</figure>"
         )
 
@@ -95,8 +95,8 @@ class Gallery:
             for about, slips in self.rows
         )
         return (
-            f'<figure id="{escape(self.name)}"><h3>{escape(self.title)}</h3>'
-            f'<p class="caption">{escape(self.caption)}</p>{body}</figure>'
+            f'<figure id="{escape(self.name)}">'
+            f"{_caption(self.title, self.caption)}{body}</figure>"
         )
 
     def save(self, folder: Path) -> None:
@@ -137,6 +137,13 @@ class Section:
 def escape(text: str) -> str:
     """Text from anywhere, for any place in the page but a script."""
     return html.escape(str(text), quote=True)
+
+
+def _caption(title: str, text: str) -> str:
+    return (
+        f"<figcaption><h3>{escape(title)}</h3>"
+        f'<p class="caption">{escape(text)}</p></figcaption>'
+    )
 
 
 def legend(entries: Sequence[Entry]) -> str:

@@ -10,6 +10,7 @@ from ecgssl_jax.evaluation.html_report.chart import TEXT, Chart, tidy
 from ecgssl_jax.evaluation.html_report.ink import LIGHT, SERIES
 from ecgssl_jax.evaluation.html_report.material import Material
 from ecgssl_jax.evaluation.html_report.page import Picture, in_rows
+from ecgssl_jax.evaluation.html_report.scores import short
 
 # End of a metric's name -> what it is.
 _SHOWN = {
@@ -78,6 +79,8 @@ def _chart(title: str, curves: dict[str, np.ndarray], step: int) -> Chart:
         axes.locator_params(axis="x", nbins=5)
         axes.locator_params(axis="y", nbins=5)
         axes.xaxis.set_major_formatter(lambda value, _: _steps(value))
+        if "AUROC" in title:
+            axes.yaxis.set_major_formatter(lambda value, _: short(value))
         axes.tick_params(labelsize=TEXT - 1)
 
     return Chart(draw=draw, label=said, title=title, size=(330, 214))

@@ -139,5 +139,6 @@ def _footer(material: Material) -> str:
     versions = material.document["versions"]
     return (
         f"ecgssl_jax {escape(versions.get('ecgssl_jax', ''))}, {escape(material.date)}. "
-        "Research code: no medical device, and nothing here has been validated clinically."
+        "This page holds signals and names of records of the data set. Research code: no "
+        "medical device, and nothing here has been validated clinically."
     )

@@ -99,3 +99,22 @@ def test_test_folds_are_called_so_and_a_set_without_folds_too():
     assert (kind, text) == ("test", "Test folds") and why.startswith("Fold 4,")
     split = dataclasses.replace(split, report=(-1,))
     assert record_standing(without_labels(split=split))[1] == "All records"
+
+
+def test_it_is_not_kept_back_what_the_encoder_is_behind():
+    material = with_difference(0.02, 0.01, 0.03)
+    behind = Interval(low=-0.06, high=-0.02, level=0.95)
+    cells = dict(material.cells)
+    for key, cell in material.cells.items():
+        if key.encoder == TRAINED:
+            against = {**cell.against, "log spectrum": behind}
+            cells[key] = dataclasses.replace(cell, against=against)
+        scores = {
+            "auroc": dataclasses.replace(cell.answers[0].scores["auroc"], value=0.86)
+        }
+        better = dataclasses.replace(cell.answers[0], scores=scores)
+        spectrum = key._replace(encoder="log spectrum")
+        cells[spectrum] = dataclasses.replace(cell, answers=[better], against={})
+    (found,) = verdicts(dataclasses.replace(material, cells=cells))
+    ends = "random encoder, but −.040 [−.060, −.020] against the log spectrum"
+    assert plain(found).endswith(ends)
