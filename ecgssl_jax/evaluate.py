@@ -8,7 +8,7 @@ Without --config, a linear probe on all labels of the set and the folds of the r
 online probe. Settings are replaced by --config.KEY=VALUE; their names are the fields of
 `ecgssl_jax.evaluation.settings.Evaluation`. Prints tables, and writes them into the
 workdir's folder `evaluation` (`evaluation-SET` of another set) as results.md, .csv and
-.json, and report.html for people to look at. With --test the figures are those of the test folds.
+.json, and report.html to look at. With --test the figures are those of the test folds.
 """
 
 import argparse
