@@ -99,8 +99,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "summary": report.summary_as_json(cells),
         "results": report.as_json(cells),
     }
-    lines = "\n".join(f"- {note}" for note in notes)
-    text = "\n\n".join([*report.tables(cells, documents[0]["data"], article=""), lines])
+    text = report.page(report.tables(cells, document["data"], article=""), notes)
     written = report.write(args.output, text, document, cells)
     print(f"{text}\n\nresults     {'  '.join(map(str, written))}")
     return document

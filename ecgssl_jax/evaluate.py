@@ -306,8 +306,7 @@ def _publish(
     tables = report.tables(cells, prepared.name)
     if outcome.retrieval:
         tables.append(retrieval.table(outcome.retrieval, prepared.name))
-    lines = "\n".join(f"- {note}" for note in outcome.notes)
-    text = "\n\n".join([*tables, lines])
+    text = report.page(tables, outcome.notes)
     folder = _folder(args, run, prepared)
     kept = [predictions.write(folder, outcome.reported, cells)] if cells else []
     written = [*report.write(folder, text, document, cells), *kept]

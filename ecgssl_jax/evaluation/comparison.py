@@ -66,8 +66,8 @@ def read(folder: Path) -> Evaluated:
         or document["encoder"] not in known
     ):
         raise ConfigError(
-            f"{path} and the predictions beside it are not of one version; evaluate the run again with "
-            "python -m ecgssl_jax.evaluate"
+            f"{path} and the predictions beside it are not of one version; evaluate the "
+            "run again with python -m ecgssl_jax.evaluate"
         )
     return Evaluated(folder=folder, document=document, predictions=found)
 

@@ -42,6 +42,11 @@ def tables(cells: Mapping[Key, Cell], data: str, *, article: str = "the ") -> li
     return found
 
 
+def page(tables: Sequence[str], notes: Sequence[str]) -> str:
+    """The tables, and the notes as a list below them, as Markdown."""
+    return "\n\n".join([*tables, "\n".join(f"- {note}" for note in notes)])
+
+
 def _table(
     cells: Mapping[Key, Cell], title: str, protocols: Sequence[str], article: str
 ) -> str:
