@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ecgssl_jax.rules import check_patterns, match_rules, path_string
 
 Schedule = Callable[[jax.Array], jax.Array]
 
-# A block of an encoder, in the path of its parameters.
+# A block of an encoder, in the path of its parameters; or all of them, stacked.
 _BLOCK = re.compile(r"^encoder/(?:transformer/|stage(\d+)_)block_?(\d+)/")
+_STACK = "encoder/transformer/blocks/"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,24 +132,31 @@ def layer_factors(params: Any, decay: float) -> Any:
     """decay^k of each parameter, with k layers between it and the head.
 
     Layers are the blocks of `params['encoder']`; what comes before the first one is a
-    layer too, what comes after the last one belongs to it.
+    layer too, what comes after the last one belongs to it. Of stacked blocks, whose
+    first axis are the layers, an array that has one factor for each.
     """
     paths = jax.tree_util.tree_map_with_path(lambda path, _: path_string(path), params)
     blocks = [
         match.groups() for match in map(_BLOCK.search, jax.tree.leaves(paths)) if match
     ]
     order = sorted(set(blocks), key=lambda block: tuple(int(x or 0) for x in block))
+    named = zip(jax.tree.leaves(paths), jax.tree.leaves(params), strict=True)
+    depths = [np.shape(leaf)[0] for path, leaf in named if path.startswith(_STACK)]
+    depth = max([len(order), *depths])
 
-    def factor(path: str) -> float:
+    def factor(path: str, leaf: Any) -> float | np.ndarray:
         if not path.startswith("encoder/"):
             return 1.0
+        if path.startswith(_STACK):
+            each = decay ** np.arange(depth, 0, -1, dtype=np.float32)
+            return each.reshape(depth, *[1] * (np.ndim(leaf) - 1))
         match = _BLOCK.search(path)
         if match:
-            return decay ** (len(order) - order.index(match.groups()))
+            return decay ** (depth - order.index(match.groups()))
         last = path.startswith("encoder/transformer/norm/")
-        return decay if last else decay ** (len(order) + 1)
+        return decay if last else decay ** (depth + 1)
 
-    return jax.tree.map(factor, paths)
+    return jax.tree.map(factor, paths, params)
 
 
 def schedules(settings: Settings, steps: int) -> tuple[Schedule, Schedule]:

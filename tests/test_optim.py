@@ -252,6 +252,28 @@ def test_layers_change_the_less_the_further_they_are_from_the_head():
     assert layer_factors_of(names) == [1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
 
 
+def test_stacked_blocks_have_the_factors_of_single_ones():
+    stacked = {
+        "encoder": {
+            "patch_embedding": {"kernel": np.zeros((2, 3))},
+            "transformer": {
+                "blocks": {"kernel": np.zeros((3, 2, 2)), "scale": np.zeros((3, 2))},
+                "norm": {"scale": np.zeros(2)},
+            },
+        },
+        "classifier": {"kernel": np.zeros(2)},
+    }
+    found = optim.layer_factors(stacked, 0.5)
+    encoder = found["encoder"]
+    assert encoder["patch_embedding"]["kernel"] == 1 / 16
+    for name, rank in (("kernel", 3), ("scale", 2)):
+        factors = encoder["transformer"]["blocks"][name]
+        assert factors.ndim == rank
+        assert factors.ravel().tolist() == [1 / 8, 1 / 4, 1 / 2]
+    assert encoder["transformer"]["norm"]["scale"] == 1 / 2
+    assert found["classifier"]["kernel"] == 1
+
+
 def layer_factors_of(names) -> list[float]:
     tree: dict = {}
     for name in names:
