@@ -6,18 +6,22 @@
 What `python -m ecgssl_jax.evaluate` left in the runs' folders is read; no encoder is.
 Runs that are named together count as seeds of one row. Differences are of the same
 records, and their intervals of the same draws of patients. Prints tables, and writes
-them to results.md, .csv and .json.
+them to results.md, .csv and .json, and report.html to look at.
 """
 
 import argparse
+import datetime
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ecgssl_jax import reporting
 from ecgssl_jax.errors import UserError, exit_with_message
 from ecgssl_jax.evaluation import comparison, report
 from ecgssl_jax.evaluation.comparison import Contestant
+from ecgssl_jax.evaluation.html_report.comparison import Compared
+from ecgssl_jax.evaluation.html_report.comparison import write as write_page
 from ecgssl_jax.evaluation.intervals import check_settings
 from ecgssl_jax.evaluation.summary import summarise
 from ecgssl_jax.output_folder import check_writable
@@ -90,7 +94,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         level=args.level,
     )
     documents = [run.document for each in contestants for run in each.runs]
-    notes = comparison.notes_of(contestants)
+    notes = comparison.notes_of(contestants, cells)
     document = {
         "runs": {name: list(map(str, runs)) for name, runs in folders.items()},
         "data": documents[0]["data"],
@@ -98,9 +102,20 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "notes": notes,
         "summary": report.summary_as_json(cells),
         "results": report.as_json(cells),
+        **reporting.describe_run(),
     }
     text = report.page(report.tables(cells, document["data"], article=""), notes)
     written = report.write(args.output, text, document, cells)
+    compared = Compared(
+        cells=cells,
+        rows={each.name: len(each.runs) for each in contestants},
+        standings={
+            each.name: [run.standing for run in each.runs] for each in contestants
+        },
+        document=document,
+        date=datetime.date.today().isoformat(),
+    )
+    written.append(write_page(args.output, compared))
     print(f"{text}\n\nresults     {'  '.join(map(str, written))}")
     return document
 

@@ -44,6 +44,7 @@ from ecgssl_jax.evaluation.questions import Question
 from ecgssl_jax.evaluation.rows import probed_rows
 from ecgssl_jax.evaluation.settings import TUNING, Evaluation, parse
 from ecgssl_jax.evaluation.split import Split, final_split, validation_split
+from ecgssl_jax.evaluation.standing import standing_of
 from ecgssl_jax.evaluation.summary import Cell, Key, Row, summarise
 from ecgssl_jax.evaluation.zero_shot import ZeroShot, wanted_zero_shot
 from ecgssl_jax.experiment import Experiment
@@ -292,6 +293,15 @@ def _publish(
         "data": prepared.name,
         "folds": dataclasses.asdict(outcome.split),
         "test_folds_were_read": args.test,
+        "standing": dataclasses.asdict(
+            standing_of(
+                outcome.split,
+                outcome.provenance,
+                test=args.test,
+                texts=bool(outcome.retrieval)
+                or any(key.protocol == "zero_shot" for key in cells),
+            )
+        ),
         "settings": dataclasses.asdict(settings),
         "training": training,
         "notes": list(outcome.notes),
@@ -331,8 +341,6 @@ def _material(
         date=datetime.date.today().isoformat(),
         prepared=prepared,
         split=outcome.split,
-        test=args.test,
-        provenance=outcome.provenance,
         asked=outcome.asked,
         cells=outcome.cells,
         retrieval=outcome.retrieval,

@@ -45,6 +45,9 @@ def test_runs_are_compared_with_the_first_on_the_same_records(runs, capsys):
     printed = capsys.readouterr().out
     assert "| more than bad " in printed and "- Read me." in printed
     assert (runs / "out/results.md").read_text() in printed + "\n"
+    page = (runs / "out/report.html").read_text()
+    assert "good (2 runs)" in page and "more than bad" in page
+    assert (runs / "out/report/distances.png").exists()
 
 
 def test_several_rows_are_each_compared_with_the_first(runs, capsys):

@@ -13,7 +13,8 @@ from ecgssl_jax.evaluation.predictions import Predictions
 from ecgssl_jax.evaluation.questions import Question
 from ecgssl_jax.evaluation.scoring import Answer, scored
 from ecgssl_jax.evaluation.settings import Protocol
-from ecgssl_jax.evaluation.summary import Key, Row
+from ecgssl_jax.evaluation.standing import Standing
+from ecgssl_jax.evaluation.summary import Cell, Key, Row
 from ecgssl_jax.settings import ConfigError
 
 # Of log-odds: no figure that is shown changes by so little.
@@ -33,6 +34,11 @@ class Evaluated:
     folder: Path
     document: Mapping[str, Any]
     predictions: Predictions
+
+    @property
+    def standing(self) -> Standing:
+        """How far its figures can be believed."""
+        return Standing(**self.document["standing"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,7 +68,7 @@ def read(folder: Path) -> Evaluated:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     known = {key.encoder for key in found.logits}
     if (
-        not {"encoder", "seed", "notes"} <= document.keys()
+        not {"encoder", "seed", "notes", "standing"} <= document.keys()
         or document["encoder"] not in known
     ):
         raise ConfigError(
@@ -142,6 +148,9 @@ def rows_of(
 
     A baseline that is the same for several contestants, as the log spectrum is for all
     of them, is one row.
+
+    Raises:
+      ConfigError: runs of one row whose probes had other numbers of seeds.
     """
     asked = {each.name: each for each in questions}
     baselines: dict[str, list[tuple[list[str], Row]]] = {}
@@ -174,6 +183,7 @@ def _rows(contestant: Contestant, asked: Mapping[str, Question]) -> Iterator[Row
         for key in shared:
             if key.encoder != encoder:
                 continue
+            _check_weights(contestant, key, by_run)
             of_key: list[tuple[int | None, Answer]] = []
             for answer in (each for found in by_run for each in found[key]):
                 # A baseline that the runs share is no seed more.
@@ -184,6 +194,25 @@ def _rows(contestant: Contestant, asked: Mapping[str, Question]) -> Iterator[Row
                     of_key.append(answer)
             answers += of_key
         yield Row(encoder=encoder or contestant.name, answers=answers)
+
+
+def _check_weights(
+    contestant: Contestant,
+    key: Key,
+    by_run: Sequence[Mapping[Key, Sequence[tuple[int | None, Answer]]]],
+) -> None:
+    """Raises ConfigError unless all runs of a row weigh the same in its mean."""
+    counts = [len(found[key]) for found in by_run]
+    if len(set(counts)) > 1:
+        listed = ", ".join(
+            f"{run.folder}: {count}"
+            for run, count in zip(contestant.runs, counts, strict=True)
+        )
+        raise ConfigError(
+            f"runs of the row {contestant.name} have other numbers of answers to "
+            f"{key.task}, {key.protocol}, {key.budget} ({listed}); evaluate them with as "
+            "many --config.seeds"
+        )
 
 
 def _answers(
@@ -228,8 +257,12 @@ def _are_close(one: Answer, other: Answer) -> bool:
     )
 
 
-def notes_of(contestants: Sequence[Contestant]) -> list[str]:
-    """What the evaluations' readers must know; what is said of all of them once."""
+def notes_of(contestants: Sequence[Contestant], cells: Mapping[Key, Cell]) -> list[str]:
+    """What the evaluations' readers must know; what is said of all of them once.
+
+    Args:
+      cells: of the comparison.
+    """
     runs = [(each.name, run) for each in contestants for run in each.runs]
     said: dict[str, list[str]] = {}
     for name, run in runs:
@@ -237,7 +270,32 @@ def notes_of(contestants: Sequence[Contestant]) -> list[str]:
             names = said.setdefault(note, [])
             if name not in names:
                 names.append(name)
-    return [
+    notes = [
         note if len(names) == len(contestants) else f"{', '.join(names)}: {note}"
         for note, names in said.items()
     ]
+    return [*notes, *_left_out(contestants, cells)]
+
+
+def _left_out(
+    contestants: Sequence[Contestant], cells: Mapping[Key, Cell]
+) -> list[str]:
+    """Of each row, what some of its runs were asked and others were not."""
+    found = []
+    for contestant in contestants:
+        asked = [
+            {
+                key._replace(encoder=contestant.name)
+                for key in run.predictions.logits
+                if key.encoder == run.document["encoder"]
+            }
+            for run in contestant.runs
+        ]
+        missing = sorted(set().union(*asked) - set(cells))
+        if missing:
+            listed = "; ".join(f"{k.task}, {k.protocol}, {k.budget}" for k in missing)
+            found.append(
+                f"{contestant.name}: left out, since not all evaluations have them: "
+                f"{listed}."
+            )
+    return found

@@ -34,3 +34,8 @@ def signed_figure(value: float) -> str:
     """A difference: +.012, -.003."""
     sign = "-" if round(value, 3) < 0 else "+"
     return f"{sign}{figure(abs(value))}"
+
+
+def minus(text: str) -> str:
+    """With the sign that is as wide as a plus, where no terminal shows it."""
+    return text.replace("-", "\N{MINUS SIGN}")

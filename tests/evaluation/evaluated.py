@@ -1,5 +1,6 @@
 """Evaluations for tests, as `evaluate` leaves them in their folders."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from ecgssl_jax.evaluation import predictions
 from ecgssl_jax.evaluation.questions import Question, question
 from ecgssl_jax.evaluation.scoring import Answer, scored
 from ecgssl_jax.evaluation.split import validation_split
+from ecgssl_jax.evaluation.standing import Standing
 from ecgssl_jax.evaluation.summary import Row, summarise
 from tests.evaluation.labelled import labelled_set
 
 TRAINED = "pre-trained, step 3"
+STANDING = Standing("neutral", "Validation folds", "They selected nothing.")
 
 
 def reported(folds=(4,)) -> Question:
@@ -75,6 +78,7 @@ def leave(
         "folds": {"report": sorted(set(asked.fold.tolist()))},
         "test_folds_were_read": False,
         "notes": list(notes),
+        "standing": dataclasses.asdict(STANDING),
     }
     (folder / "results.json").write_text(json.dumps(document))
     return folder

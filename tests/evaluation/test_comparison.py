@@ -109,7 +109,14 @@ def test_notes_that_hold_for_all_are_said_once(tmp_path):
         )
         for name, x in (("a", ("all", "some")), ("b", ("all",)))
     ]
-    assert comparison.notes_of(given) == ["all", "a: some"]
+    asked = set(given[0].runs[0].predictions.logits)
+    cells = dict.fromkeys(key._replace(encoder=x) for key in asked for x in "ab")
+    assert comparison.notes_of(given, cells) == ["all", "a: some"]
+    # Nor is anything left out in silence.
+    *_, last = comparison.notes_of(given, {})
+    assert last == (
+        "b: left out, since not all evaluations have them: labels, linear, 100 %."
+    )
 
 
 def test_results_of_another_version_are_explained(tmp_path):
@@ -120,6 +127,23 @@ def test_results_of_another_version_are_explained(tmp_path):
         (folder / "results.json").write_text(json.dumps(content))
         with pytest.raises(ConfigError, match="not of one version; evaluate the run"):
             comparison.read(folder)
+
+
+def test_runs_of_a_row_that_would_weigh_unalike_are_refused(tmp_path):
+    (given,) = contestants(tmp_path, a=[logits(1, seed=1), logits(1, seed=2)])
+    first, second = given.runs
+    (key,) = (x for x in second.predictions.logits if x.encoder == TRAINED)
+    found = second.predictions.logits[key]
+    twice = dataclasses.replace(
+        found, seeds=[(1, 0), (1, 1)], values=np.repeat(found.values, 2, axis=0)
+    )
+    predictions = dataclasses.replace(
+        second.predictions, logits={**second.predictions.logits, key: twice}
+    )
+    runs = [first, dataclasses.replace(second, predictions=predictions)]
+    given = [dataclasses.replace(given, runs=runs)]
+    with pytest.raises(ConfigError, match=r"row a have other numbers .*: 1, .*: 2\)"):
+        comparison.rows_of(given, comparison.shared_questions(given))
 
 
 def test_a_row_that_is_called_as_a_baseline_is_refused(tmp_path):

@@ -19,8 +19,8 @@ _FAINTEST = 0.02  # less is not drawn
 
 def attention_picture(material: Material) -> Picture | None:
     """None where the probe was not run, or its tokens are not in the order of time."""
-    task = next(iter(material.tasks), None)
-    key = material.main(task, ("attention",)) if task else None
+    task = next(iter(material.board.tasks), None)
+    key = material.board.main(task, ("attention",)) if task else None
     if task is None or key is None or not material.ordered_tokens:
         return None
     looks = material.cells[key].answers[0].looks

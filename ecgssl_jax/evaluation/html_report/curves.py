@@ -15,14 +15,11 @@ from ecgssl_jax.evaluation.html_report.curve_points import (
     reliability,
     roc_curve,
 )
+from ecgssl_jax.evaluation.html_report.dots import short
 from ecgssl_jax.evaluation.html_report.ink import LIGHT
-from ecgssl_jax.evaluation.html_report.material import (
-    PROTOCOL_NAMES,
-    Material,
-    looks,
-)
+from ecgssl_jax.evaluation.html_report.material import Material
 from ecgssl_jax.evaluation.html_report.page import Picture, in_rows
-from ecgssl_jax.evaluation.html_report.scores import short
+from ecgssl_jax.evaluation.html_report.scoreboard import PROTOCOL_NAMES
 from ecgssl_jax.evaluation.markdown import figure
 
 _CLASSES = 8  # at most, the most frequent ones
@@ -67,14 +64,15 @@ def scored_classes(
     Args:
       among: protocols, of which the first that was run counts; None for any.
     """
-    if not material.tasks:
+    board = material.board
+    if not board.tasks:
         return []
-    task = material.tasks[0]
-    key = material.main(task, among) if among else material.main(task)
+    task = board.tasks[0]
+    key = board.main(task, among) if among else board.main(task)
     if key is None:
         return []
     asked = material.reported(task)
-    keys = {**material.others(key), key.encoder: key}
+    keys = {**board.others(key), key.encoder: key}
     cells = {name: material.cells[each] for name, each in keys.items()}
     positives = (asked.known & (asked.labels == 1)).sum(axis=0)
     scorable = cells[key.encoder].per_label()
@@ -85,7 +83,7 @@ def scored_classes(
             found.append(
                 Scored(
                     name=name,
-                    styles=looks(list(cells), material.encoder),
+                    styles=board.styles,
                     labels=asked.labels[known, column],
                     scores={
                         encoder: cell.answers[0].logits[known, column]
@@ -119,7 +117,7 @@ def roc_picture(material: Material) -> Picture | None:
 
     return Picture(
         name="roc",
-        title=f"ROC curves: {material.tasks[0]}",
+        title=f"ROC curves: {material.board.tasks[0]}",
         caption=(
             "Sensitivity against the share of false positives, over all thresholds; "
             "the figures are the areas below. " + _which(material, classes)
@@ -156,7 +154,7 @@ def precision_picture(material: Material) -> Picture | None:
 
     return Picture(
         name="precision",
-        title=f"Precision and recall: {material.tasks[0]}",
+        title=f"Precision and recall: {material.board.tasks[0]}",
         caption=(
             "Of the records that are called positive, the share that is; by the share "
             "of the positives that are found. The figures are average precisions."
@@ -174,7 +172,7 @@ def precision_picture(material: Material) -> Picture | None:
 def reliability_picture(material: Material) -> Picture | None:
     """Whether probabilities mean what they say."""
     classes = scored_classes(material, _CALIBRATED)
-    key = material.main(material.tasks[0], _CALIBRATED) if classes else None
+    key = material.board.main(material.board.tasks[0], _CALIBRATED) if classes else None
     if key is None:
         return None
     found = {
@@ -191,7 +189,7 @@ def reliability_picture(material: Material) -> Picture | None:
         words += f"; furthest for {worst}, by {100 * found[worst].error:.1f}"
     return Picture(
         name="reliability",
-        title=f"Can its probabilities be believed? {material.tasks[0]}",
+        title=f"Can its probabilities be believed? {material.board.tasks[0]}",
         caption=(
             f"Records in ten bins by the probability that the {_of(key.protocol)} "
             "gives a label, and how often it holds there: on the diagonal, if they can. "
@@ -353,8 +351,8 @@ def _legend(classes: Sequence[Scored]) -> list[Entry]:
 
 
 def _which(material: Material, classes: Sequence[Scored]) -> str:
-    task = material.tasks[0]
-    key = material.main(task)
+    task = material.board.tasks[0]
+    key = material.board.main(task)
     assert key is not None
     text = f"By the {PROTOCOL_NAMES[key.protocol]}"
     if key.protocol in ("predictions", "zero_shot"):
@@ -362,6 +360,8 @@ def _which(material: Material, classes: Sequence[Scored]) -> str:
     many = len(material.cells[key].per_label())
     if many > len(classes):
         text += f", of the {len(classes)} most frequent of {many} classes"
-    if any(len(material.cells[k].answers) > 1 for k in material.others(key).values()):
+    if any(
+        len(material.cells[k].answers) > 1 for k in material.board.others(key).values()
+    ):
         text += "; of several seeds the first one's curve and the mean of the figures"
     return f"{text}."

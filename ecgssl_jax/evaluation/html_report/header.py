@@ -2,13 +2,15 @@
 
 import numpy as np
 
-from ecgssl_jax.evaluation.html_report.material import PROTOCOL_NAMES, Material
+from ecgssl_jax.evaluation.html_report.material import Material
 from ecgssl_jax.evaluation.html_report.neighbours import millivolts
 from ecgssl_jax.evaluation.html_report.page import escape, facts_list
-from ecgssl_jax.evaluation.html_report.tables import bracket, minus
+from ecgssl_jax.evaluation.html_report.scoreboard import PROTOCOL_NAMES
+from ecgssl_jax.evaluation.html_report.tables import bracket
 from ecgssl_jax.evaluation.intervals import Interval
-from ecgssl_jax.evaluation.markdown import figure, signed_figure
+from ecgssl_jax.evaluation.markdown import figure, minus, signed_figure
 from ecgssl_jax.evaluation.split import shown
+from ecgssl_jax.evaluation.standing import Standing
 
 _BASELINE = "random encoder"
 _POINTS = 900  # of the trace
@@ -16,24 +18,38 @@ _POINTS = 900  # of the trace
 
 def header(material: Material) -> str:
     """HTML."""
-    kind, standing, why = record_standing(material)
+    standing = Standing(**material.document["standing"])
     return (
-        '<div class="top"><p class="kicker">Evaluation of a pre-trained ECG encoder</p>'
-        '<button id="scheme" type="button" hidden aria-label="Light or dark" '
-        'title="Light or dark">◐</button></div>'
-        f"<h1>{escape(material.name)}</h1>{_trace(material)}"
-        f"{''.join(verdicts(material))}"
-        f'<div class="standing {kind}"><b>{escape(standing)}</b>'
-        f"<span>{escape(why)}</span></div>"
+        f"{top('Evaluation of a pre-trained ECG encoder', material.name)}"
+        f"{_trace(material)}{''.join(verdicts(material))}"
+        f"{standing_box(standing)}"
         f"{facts_list(_facts(material))}"
+    )
+
+
+def top(kicker: str, title: str) -> str:
+    """The page's heading, with the button that changes its scheme."""
+    return (
+        f'<div class="top"><p class="kicker">{escape(kicker)}</p>'
+        '<button id="scheme" type="button" hidden aria-label="Light or dark" '
+        f'title="Light or dark">◐</button></div><h1>{escape(title)}</h1>'
+    )
+
+
+def standing_box(standing: Standing, whose: str = "") -> str:
+    """How far figures can be believed; `whose`, where not all of the page's are meant."""
+    title = f"{whose}: {standing.title}" if whose else standing.title
+    return (
+        f'<div class="standing {standing.kind}"><b>{escape(title)}</b>'
+        f"<span>{escape(standing.why)}</span></div>"
     )
 
 
 def verdicts(material: Material) -> list[str]:
     """What the pre-training was worth: a sentence of HTML for each of two tasks."""
     found = []
-    for task in material.tasks[:2]:
-        key = material.main(task)
+    for task in material.board.tasks[:2]:
+        key = material.board.main(task)
         if key is None:
             continue
         cell = material.cells[key]
@@ -46,11 +62,11 @@ def verdicts(material: Material) -> list[str]:
         )
         if name is not None:
             other = material.cells[key._replace(encoder=name)]
-            text += f", {_more(cell.mean() - other.mean(), cell.against[name], name)}"
+            text += f", {more(cell.mean() - other.mean(), cell.against[name], f'the {name}')}"
         for behind, interval in cell.against.items():
             if behind != name and interval.high < 0:
                 other = material.cells[key._replace(encoder=behind)]
-                text += f", but {_more(cell.mean() - other.mean(), interval, behind)}"
+                text += f", but {more(cell.mean() - other.mean(), interval, f'the {behind}')}"
         found.append(f'<p class="verdict">{text}</p>')
     if not found and material.retrieval:
         name, one = next(iter(material.retrieval.items()))
@@ -63,77 +79,18 @@ def verdicts(material: Material) -> list[str]:
     return found
 
 
-def _more(difference: float, interval: Interval, name: str) -> str:
+def more(difference: float, interval: Interval, whom: str) -> str:
+    """HTML: '+.012 [+.003, +.020] more than ', and whom."""
     sign = minus(signed_figure(difference))
     text = f"<b>{sign}</b> <span>{bracket(interval, signed=True)}</span> "
     if interval.low <= 0 <= interval.high:
         return (
-            f"{text}against the {escape(name)}"
+            f"{text}against {escape(whom)}"
             '<span class="no">: other patients might have put them the other way round'
             "</span>"
         )
     than = "more than" if difference > 0 else "against"
-    return f"{text}{than} the {escape(name)}"
-
-
-def record_standing(material: Material) -> tuple[str, str, str]:
-    """-> class of CSS, what the reported records are, and why."""
-    split, provenance = material.split, material.provenance
-    fold = shown(split.report)
-    report = set(split.report)
-    if report & set(provenance.learnt.get("labels", ())):
-        return (
-            "caution",
-            "No valid figures",
-            f"The training has seen the labels of fold {fold}, which are reported here.",
-        )
-    texts = {each.protocol for each in material.cells} & {"zero_shot"}
-    if (texts or material.retrieval) and report & set(
-        provenance.learnt.get("reports", ())
-    ):
-        return (
-            "caution",
-            "No valid figures of texts",
-            (
-                f"The training has read the reports of fold {fold}: what it finds by "
-                "texts there says nothing of new ones."
-            ),
-        )
-    if provenance.changed:
-        return (
-            "caution",
-            "Of unknown standing",
-            (
-                "The set has changed since the training: which of these records it knew is "
-                "unknown."
-            ),
-        )
-    if report & set(provenance.selected_on):
-        return (
-            "caution",
-            "Selection fold, no test figures",
-            (
-                f"The checkpoint was chosen by an online probe on fold {fold}, which gives "
-                "these figures. They flatter it a little."
-            ),
-        )
-    if report == {-1}:
-        return (
-            "neutral",
-            "All records",
-            "The set has no folds; nothing was kept from anything.",
-        )
-    if material.test:
-        return (
-            "test",
-            "Test folds",
-            f"Fold {fold}, which selected neither the checkpoint nor a probe's settings.",
-        )
-    return (
-        "neutral",
-        "Validation folds, no test figures",
-        f"Fold {fold}, which did not select the checkpoint. The test folds were not read.",
-    )
+    return f"{text}{than} {escape(whom)}"
 
 
 def _facts(material: Material) -> dict[str, str]:
@@ -149,11 +106,13 @@ def _facts(material: Material) -> dict[str, str]:
         "Checkpoint": f"step {document['step']:,}",
         "Reported": f"fold {shown(split.report)}",
     }
-    if material.tasks:
-        count = len(material.reported(material.tasks[0]).rows)
+    if material.board.tasks:
+        count = len(material.reported(material.board.tasks[0]).rows)
         facts["Reported"] += f", {count:,} records"
     if material.cells:
-        facts["Probed by"] = ", ".join(PROTOCOL_NAMES[x] for x in material.protocols)
+        facts["Probed by"] = ", ".join(
+            PROTOCOL_NAMES[x] for x in material.board.protocols
+        )
         facts["Fitted to"] = f"fold {shown(split.fitted)}"
     facts["Date"] = material.date
     return facts

@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 
 from ecgssl_jax.evaluation.html_report.chart import TEXT, Chart, Entry, plain, tidy
+from ecgssl_jax.evaluation.html_report.dots import short
 from ecgssl_jax.evaluation.html_report.ink import LIGHT
-from ecgssl_jax.evaluation.html_report.material import (
-    PROTOCOL_NAMES,
-    Material,
-    looks,
-)
+from ecgssl_jax.evaluation.html_report.material import Material
 from ecgssl_jax.evaluation.html_report.page import Picture
-from ecgssl_jax.evaluation.html_report.scores import short
+from ecgssl_jax.evaluation.html_report.scoreboard import PROTOCOL_NAMES
 from ecgssl_jax.evaluation.intervals import TRUSTED_PATIENTS, LabelInterval
 from ecgssl_jax.evaluation.markdown import figure
 
@@ -41,14 +38,14 @@ class Line:
 
 def lines_of(material: Material, task: str) -> list[Line]:
     """All labels that can be scored, the best one first."""
-    key = material.main(task)
+    key = material.board.main(task)
     if key is None:
         return []
     cell = material.cells[key]
     values = cell.per_label()
     beside = {
         name: material.cells[other].per_label()
-        for name, other in material.others(key).items()
+        for name, other in material.board.others(key).items()
     }
     found = [
         Line(
@@ -65,19 +62,19 @@ def lines_of(material: Material, task: str) -> list[Line]:
 def label_pictures(material: Material) -> list[Picture]:
     """Of the first task, and of that with most classes."""
     sizes = {each.name: len(each.classes) for each in material.asked}
-    if not material.tasks:
+    if not material.board.tasks:
         return []
-    most = max(material.tasks, key=sizes.__getitem__)
-    tasks = dict.fromkeys((material.tasks[0], most))
+    most = max(material.board.tasks, key=sizes.__getitem__)
+    tasks = dict.fromkeys((material.board.tasks[0], most))
     found = [_picture(material, task) for task in tasks]
     return [each for each in found if each is not None]
 
 
 def _picture(material: Material, task: str) -> Picture | None:
-    lines, key = lines_of(material, task), material.main(task)
+    lines, key = lines_of(material, task), material.board.main(task)
     if not lines or key is None:
         return None
-    styles = looks(material.encoders, material.encoder)
+    styles = material.board.styles
     others = list(lines[0].others)
     legend = [
         Entry(colour="blue", mark="dot", text=material.encoder),

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from ecgssl_jax import plots
 from ecgssl_jax.evaluation.html_report import ink
 from ecgssl_jax.evaluation.html_report.chart import Chart, Entry, sheet, svg
+from ecgssl_jax.output_folder import whole_file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -206,6 +207,29 @@ def png(figure: Figure, *, dpi: int, colours: int = 48) -> bytes:
     image = Image.open(drawn).convert("RGB").quantize(colours)
     image.save(found, format="png", optimize=True)
     return found.getvalue()
+
+
+def write_page(
+    folder: Path, *, title: str, header: str, sections: Sequence[Section], footer: str
+) -> Path:
+    """Writes report.html, and its figures into the folder `report`; returns its path.
+
+    Figures of an earlier page are deleted.
+
+    Args:
+      title: plain text.
+      header, footer: HTML.
+    """
+    pictures = folder / "report"
+    for old in pictures.glob("*.png"):
+        old.unlink()
+    for section in sections:
+        for part in section.parts:
+            if not isinstance(part, str):
+                part.save(pictures)
+    with whole_file(folder / "report.html") as partial:
+        partial.write_text(page(title, header, sections, footer), encoding="utf-8")
+    return folder / "report.html"
 
 
 def page(title: str, header: str, sections: Sequence[Section], footer: str) -> str:

@@ -1,206 +1,157 @@
-"""Figures of the macro AUROCs: of all encoders, and by the number of labels."""
+"""Figures of the macro AUROCs: of all encoders, their distances, and fewer labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from ecgssl_jax.evaluation.html_report.chart import TEXT, Chart, Entry, plain, tidy
+from ecgssl_jax.evaluation.html_report.chart import Chart, Entry, plain, tidy
+from ecgssl_jax.evaluation.html_report.dots import Line, dots_chart, short
 from ecgssl_jax.evaluation.html_report.ink import LIGHT
-from ecgssl_jax.evaluation.html_report.material import PROTOCOL_NAMES, Material, looks
 from ecgssl_jax.evaluation.html_report.page import Picture, in_rows
-from ecgssl_jax.evaluation.markdown import figure
+from ecgssl_jax.evaluation.html_report.scoreboard import PROTOCOL_NAMES, Scoreboard
+from ecgssl_jax.evaluation.intervals import Interval
+from ecgssl_jax.evaluation.markdown import figure, minus, signed_figure
 from ecgssl_jax.evaluation.scoring import NO_LABELS
 from ecgssl_jax.evaluation.summary import Cell, Key
 
-_ROW = 25  # px
-# Letters of an encoder's name: as they are, and smaller; more are cut.
-_NAME, _LONG = 23, 32
-MARKERS = {"dot": "o", "ring": "o", "diamond": "D"}
+# Mark of an encoder -> how its curve is drawn, and what the legend has.
+_LINES = {"dot": "-", "ring": "-", "diamond": (0, (4, 2.5))}
+_LEGENDS = {"dot": "line", "ring": "line", "diamond": "dashes"}
 
 
-def encoders_by_task(material: Material) -> Picture | None:
+def encoders_by_task(board: Scoreboard) -> Picture | None:
     """Dots and intervals of all encoders by each protocol, with the most labels."""
-    cells: dict[Key, Cell] = {}
-    for key, cell in material.cells.items():
-        own = material.main(key.task, (key.protocol,))
-        if own is None or key.budget == own.budget:
-            cells[key] = cell
+    cells = board.most_labels()
     if not cells:
         return None
-    limits = _limits([cell for cell in cells.values()])
-    charts = [
-        _dots(
-            {key: cell for key, cell in cells.items() if key.task == task},
-            material,
-            task,
-            limits,
+    limits = _limits([cell.interval for cell in cells.values()], most=1.004)
+    styles, bold = board.styles, board.trained if len(board.trained) == 1 else ()
+
+    def line(key: Key, cell: Cell) -> Line:
+        return Line(
+            name=key.encoder,
+            value=cell.mean(),
+            interval=cell.interval,
+            shown=figure(cell.mean()),
+            style=styles[key.encoder],
+            bold=key.encoder in bold,
         )
-        for task in material.tasks
-    ]
-    level = next(iter(cells.values())).interval.level
+
     return Picture(
         name="encoders",
         title="Every encoder, task by task",
         caption=(
             "Macro AUROC on the reported records. The bars are "
-            f"{100 * level:g} % intervals over patients; further right is better."
+            f"{percent(cells)} intervals over patients; further right is better."
         ),
-        charts=charts,
+        charts=[
+            dots_chart(task, lines, limits)
+            for task, lines in _lines(board, cells, line)
+        ],
         width=360,
         columns=2,
     )
 
 
-def _limits(cells: Sequence[Cell]) -> tuple[float, float]:
-    low = min(cell.interval.low for cell in cells)
-    high = max(cell.interval.high for cell in cells)
+def distances_by_task(board: Scoreboard) -> Picture | None:
+    """How far the trained encoders are from the first of them, with the most labels."""
+    first = board.trained[0]
+    cells = {
+        key: cell for key, cell in board.most_labels().items() if first in cell.against
+    }
+    if not cells:
+        return None
+    limits = _limits([cell.against[first] for cell in cells.values()], zero=True)
+    styles = board.styles
+
+    def line(key: Key, cell: Cell) -> Line:
+        more = cell.mean() - board.cells[key._replace(encoder=first)].mean()
+        return Line(
+            name=key.encoder,
+            value=more,
+            interval=cell.against[first],
+            shown=minus(signed_figure(more)),
+            style=styles[key.encoder],
+        )
+
+    return Picture(
+        name="distances",
+        title=f"How much more than {board.article}{first}",
+        caption=(
+            "Differences of macro AUROCs on the same records, and their "
+            f"{percent(cells)} intervals, of the same draws of patients. Where a bar "
+            "crosses the dotted line, other patients might have put the two the other "
+            "way round."
+        ),
+        charts=[
+            dots_chart(task, lines, limits, zero=True)
+            for task, lines in _lines(board, cells, line)
+        ],
+        width=360,
+        columns=2,
+    )
+
+
+def percent(cells: Mapping[Key, Cell]) -> str:
+    """The level of the intervals, as 95 %."""
+    return f"{100 * next(iter(cells.values())).interval.level:g} %"
+
+
+def _lines(
+    board: Scoreboard, cells: Mapping[Key, Cell], line: Callable[[Key, Cell], Line]
+) -> Iterator[tuple[str, list[str | Line]]]:
+    """Task -> its lines, under a heading for each of several protocols."""
+    for task in board.tasks:
+        found: list[str | Line] = []
+        for protocol in board.protocols:
+            own = [key for key in cells if (key.task, key.protocol) == (task, protocol)]
+            if own and len(board.protocols) > 1:
+                found.append(PROTOCOL_NAMES[protocol])
+            found += [line(key, cells[key]) for key in own]
+        if found:
+            yield task, found
+
+
+def _limits(
+    intervals: Sequence[Interval], *, most: float = np.inf, zero: bool = False
+) -> tuple[float, float]:
+    """Of the axis, with some room at its ends."""
+    low = min([each.low for each in intervals] + [0.0] * zero)
+    high = max([each.high for each in intervals] + [0.0] * zero)
     room = max(0.06 * (high - low), 0.004)
-    return low - room, min(high + room, 1.004)
+    return low - room, min(high + room, most)
 
 
-def _dots(cells: Mapping[Key, Cell], material: Material, task: str, limits) -> Chart:
-    """A line for each encoder, under a heading for each of several protocols."""
-    protocols = [
-        name for name in material.protocols if any(k.protocol == name for k in cells)
-    ]
-    lines: list[str | Key] = []
-    for protocol in protocols:
-        if len(material.protocols) > 1:
-            lines.append(PROTOCOL_NAMES[protocol])
-        lines += [key for key in cells if key.protocol == protocol]
-    styles = looks(material.encoders, material.encoder)
-    said = "; ".join(
-        f"{key.encoder}, {PROTOCOL_NAMES[key.protocol]} {_with_interval(cell)}"
-        for key, cell in cells.items()
-    )
-
-    def draw(axes: Axes) -> None:
-        tidy(axes, grid="x")
-        for place, line in enumerate(lines):
-            if isinstance(line, str):
-                _beside(axes, place, line, color=LIGHT["faint"], fontweight="bold")
-                continue
-            cell = cells[line]
-            colour, mark = styles[line.encoder]
-            own = line.encoder == material.encoder
-            dot_and_interval(
-                axes, place, cell.mean(), cell.interval, colour, mark, bold=own
-            )
-            _beside(
-                axes,
-                place,
-                line.encoder,
-                color=LIGHT["ink"],
-                fontweight="bold" if own else "normal",
-            )
-            axes.annotate(
-                figure(cell.mean()),
-                (1, place),
-                xycoords=("axes fraction", "data"),
-                xytext=(34, 0),
-                textcoords="offset points",
-                ha="right",
-                va="center",
-                fontsize=TEXT,
-                fontweight="bold" if own else "normal",
-                color=LIGHT["ink"],
-            )
-        axes.set(xlim=limits, ylim=(len(lines) - 0.4, -0.6), yticks=[])
-        axes.locator_params(axis="x", nbins=5)
-        axes.xaxis.set_major_formatter(lambda value, _: short(value))
-
-    return Chart(
-        draw=draw,
-        label=said,
-        title=task,
-        size=(400, 60 + _ROW * len(lines)),
-        margins=(162, 40, 30, 26),
-    )
-
-
-def _beside(axes: Axes, place: float, text: str, **style) -> None:
-    """Text left of the axes, where it begins at the chart's own edge."""
-    axes.annotate(
-        plain(text if len(text) <= _LONG else text[: _LONG - 1] + "…"),
-        (0, place),
-        xycoords=("axes fraction", "data"),
-        xytext=(-160, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=TEXT * min(1, _NAME / len(text)),
-        **style,
-    )
-
-
-def dot_and_interval(
-    axes: Axes,
-    place: float,
-    value: float,
-    interval,
-    colour: str,
-    mark: str,
-    *,
-    bold: bool = False,
-    size: float = 6.5,
-) -> None:
-    """A value on the line `place`, with its interval."""
-    color = LIGHT[colour]
-    axes.plot(
-        [interval.low, interval.high],
-        [place, place],
-        color=color,
-        lw=3.2 if bold else 1.8,
-        alpha=0.45 if bold else 0.6,
-        solid_capstyle="round",
-    )
-    axes.plot(
-        [value],
-        [place],
-        marker=MARKERS[mark],
-        ms=size + bold,
-        color=color,
-        mfc=color if mark == "dot" else LIGHT["card"],
-        mew=1.5,
-        ls="none",
-    )
-
-
-def short(value: float) -> str:
-    """Of a tick: .8, .85, 1."""
-    return f"{value:.3f}".rstrip("0").rstrip(".").removeprefix("0") or "0"
-
-
-def _with_interval(cell: Cell) -> str:
-    low, high = (figure(x) for x in (cell.interval.low, cell.interval.high))
-    return f"{figure(cell.mean())} from {low} to {high}"
-
-
-def budget_curves(material: Material) -> list[Picture]:
+def budget_curves(board: Scoreboard) -> list[Picture]:
     """A figure for each protocol that was run with several budgets."""
     found = []
-    for protocol in material.protocols:
+    for protocol in board.protocols:
         budgets = [
             each
-            for each in material.budgets
-            if any(k.protocol == protocol and k.budget == each for k in material.cells)
+            for each in board.budgets
+            if any(k.protocol == protocol and k.budget == each for k in board.cells)
         ]
         if len(budgets) > 1:
-            found.append(_budget_picture(material, protocol, budgets))
+            found.append(_budget_picture(board, protocol, budgets))
     return found
 
 
 def _budget_picture(
-    material: Material, protocol: str, budgets: Sequence[str]
+    board: Scoreboard, protocol: str, budgets: Sequence[str]
 ) -> Picture:
-    own = {k: c for k, c in material.cells.items() if k.protocol == protocol}
-    texts = {k.task: c for k, c in material.cells.items() if k.budget == NO_LABELS}
-    styles = looks(material.encoders, material.encoder)
-    used = [name for name in material.encoders if any(k.encoder == name for k in own)]
-    legend = [Entry(colour=styles[x][0], mark="line", text=x) for x in used]
+    own = {k: c for k, c in board.cells.items() if k.protocol == protocol}
+    texts = {}
+    if len(board.trained) == 1:
+        texts = {k.task: c for k, c in board.cells.items() if k.budget == NO_LABELS}
+    styles = board.styles
+    used = [name for name in board.encoders if any(k.encoder == name for k in own)]
+    legend = [
+        Entry(colour=styles[x][0], mark=_LEGENDS[styles[x][1]], text=x) for x in used
+    ]
     if texts:
         legend.append(Entry(colour="purple", mark="dots", text="zero-shot"))
-    tasks = [task for task in material.tasks if any(k.task == task for k in own)]
+    tasks = [task for task in board.tasks if any(k.task == task for k in own)]
     name = PROTOCOL_NAMES[protocol]
     return Picture(
         name=f"budgets-{protocol}",
@@ -214,8 +165,8 @@ def _budget_picture(
             _budget_chart(
                 {k: c for k, c in own.items() if k.task == task},
                 budgets,
-                used,
-                styles,
+                {x: styles[x] for x in used},
+                board.trained,
                 task,
                 texts.get(task),
             )
@@ -230,13 +181,13 @@ def _budget_picture(
 def _budget_chart(
     cells: Mapping[Key, Cell],
     budgets: Sequence[str],
-    encoders: Sequence[str],
     styles: Mapping[str, tuple[str, str]],
+    trained: Sequence[str],
     task: str,
     texts: Cell | None,
 ) -> Chart:
     series = {}
-    for encoder in encoders:
+    for encoder in styles:
         points = [
             (place, cell)
             for place, budget in enumerate(budgets)
@@ -255,7 +206,7 @@ def _budget_chart(
         tidy(axes)
         for encoder, points in series.items():
             color = LIGHT[styles[encoder][0]]
-            own = styles[encoder][1] == "dot"
+            own = encoder in trained
             places = np.array([place for place, _ in points])
             values = [cell.mean() for _, cell in points]
             axes.fill_between(
@@ -271,6 +222,7 @@ def _budget_chart(
                 values,
                 color=color,
                 lw=2.4 if own else 1.5,
+                ls=_LINES[styles[encoder][1]],
                 marker="o",
                 ms=5.5 if own else 4,
                 zorder=4 if own else 3,

@@ -2,28 +2,29 @@
 
 from collections.abc import Mapping
 
-from ecgssl_jax.evaluation.html_report.material import PROTOCOL_NAMES, Material
+from ecgssl_jax.evaluation.html_report.material import Material
 from ecgssl_jax.evaluation.html_report.page import escape, table
+from ecgssl_jax.evaluation.html_report.scoreboard import PROTOCOL_NAMES, Scoreboard
 from ecgssl_jax.evaluation.intervals import Interval
-from ecgssl_jax.evaluation.markdown import figure, mean_figure, signed_figure
+from ecgssl_jax.evaluation.markdown import figure, mean_figure, minus, signed_figure
 from ecgssl_jax.evaluation.scoring import NO_LABELS
 from ecgssl_jax.evaluation.summary import Cell, Key
 
 
-def score_tables(material: Material) -> list[str]:
+def score_tables(board: Scoreboard) -> list[str]:
     """Macro AUROC, a table for each budget; that of most labels first."""
     found = []
-    for budget in reversed(material.budgets):
-        cells = {k: c for k, c in material.cells.items() if k.budget == budget}
+    for budget in reversed(board.budgets):
+        cells = {k: c for k, c in board.cells.items() if k.budget == budget}
         name = _budget_name(budget)
-        made = _score_table(material, cells, name)
+        made = _score_table(board, cells, name)
         if found and budget != NO_LABELS:
             # The curves show them too.
             made = f"<details><summary>{escape(name)}</summary>{made}</details>"
-        elif len(material.budgets) > 1:
+        elif len(board.budgets) > 1:
             made = f'<h3 class="subhead">{escape(name)}</h3>{made}'
         found.append(made)
-    several = any(len(cell.answers) > 1 for cell in material.cells.values())
+    several = any(len(cell.answers) > 1 for cell in board.cells.values())
     text = "In brackets the interval over patients."
     if several:
         text += (
@@ -41,21 +42,23 @@ def _budget_name(budget: str) -> str:
     return f"{budget} of the labels" if "%" in budget else budget
 
 
-def _score_table(material: Material, cells: Mapping[Key, Cell], name: str) -> str:
-    tasks = [task for task in material.tasks if any(k.task == task for k in cells)]
-    protocols = [x for x in material.protocols if any(k.protocol == x for k in cells)]
+def _score_table(board: Scoreboard, cells: Mapping[Key, Cell], name: str) -> str:
+    tasks = [task for task in board.tasks if any(k.task == task for k in cells)]
+    protocols = [x for x in board.protocols if any(k.protocol == x for k in cells)]
+    # Where all are trained, none stands out.
+    highlighted = board.trained if len(board.trained) == 1 else ()
     rows: list[tuple[str, list[str]]] = []
     for protocol in protocols:
         part = {k: c for k, c in cells.items() if k.protocol == protocol}
-        if len(material.protocols) > 1:
+        if len(board.protocols) > 1:
             heading = PROTOCOL_NAMES[protocol].capitalize()
             rows.append(("group", [escape(heading), *[""] * len(tasks)]))
         for encoder in dict.fromkeys(key.encoder for key in part):
             own = {k.task: c for k, c in part.items() if k.encoder == encoder}
-            kind = "own" if encoder == material.encoder else ""
+            kind = "own" if encoder in highlighted else ""
             shown = [_cell(own[task]) if task in own else "" for task in tasks]
             rows.append((kind, [escape(encoder), *shown]))
-            rows += _distances(part, own, tasks)
+            rows += _distances(part, own, tasks, board.article)
     header = ["Macro AUROC", *map(escape, tasks)]
     return table(header, rows, label=f"Macro AUROC, {name}")
 
@@ -65,7 +68,7 @@ def _cell(cell: Cell) -> str:
 
 
 def _distances(
-    part: Mapping[Key, Cell], own: Mapping[str, Cell], tasks: list[str]
+    part: Mapping[Key, Cell], own: Mapping[str, Cell], tasks: list[str], article: str
 ) -> list[tuple[str, list[str]]]:
     """How much more than each of the others."""
     found = []
@@ -85,7 +88,7 @@ def _distances(
                 f"{minus(signed_figure(more))}"
                 f"<small>{bracket(interval, signed=True)}</small>"
             )
-        found.append(("more", [escape(f"more than the {name}"), *shown]))
+        found.append(("more", [escape(f"more than {article}{name}"), *shown]))
     return found
 
 
@@ -93,11 +96,6 @@ def bracket(interval: Interval, *, signed: bool = False) -> str:
     """[.801, .823]"""
     shape = signed_figure if signed else figure
     return minus(f"[{shape(interval.low)}, {shape(interval.high)}]")
-
-
-def minus(text: str) -> str:
-    """With the sign that is as wide as a plus."""
-    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def retrieval_table(material: Material) -> str:

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ecgssl_jax.evaluation.html_report.chart import TEXT, Chart, tidy
+from ecgssl_jax.evaluation.html_report.dots import short
 from ecgssl_jax.evaluation.html_report.ink import LIGHT, SERIES
 from ecgssl_jax.evaluation.html_report.material import Material
 from ecgssl_jax.evaluation.html_report.page import Picture, in_rows
-from ecgssl_jax.evaluation.html_report.scores import short
 
 # End of a metric's name -> what it is.
 _SHOWN = {

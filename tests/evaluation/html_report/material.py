@@ -6,7 +6,6 @@ import numpy as np
 
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.evaluation.html_report.material import Material
-from ecgssl_jax.evaluation.provenance import Provenance
 from ecgssl_jax.evaluation.questions import Question, question
 from ecgssl_jax.evaluation.scoring import Answer, Look, scored
 from ecgssl_jax.evaluation.split import validation_split
@@ -15,7 +14,11 @@ from tests.evaluation.labelled import labelled_set
 
 TRAINED = "pre-trained, step 3"
 SPLIT = validation_split((1, 2, 3), (4,))
-NOTHING = Provenance(learnt={}, selected_on=(), changed=False)
+STANDING = {
+    "kind": "neutral",
+    "title": "Validation folds",
+    "why": "They chose nothing.",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,6 +71,7 @@ def make_material(
         "step": 3,
         "checkpoint": "runs/mine/best/3",
         "notes": ["Read me."],
+        "standing": STANDING,
         "command": ["ecgssl_jax/evaluate.py", "--workdir=runs/mine"],
         "git_revision": None,
         "devices": "1 x cpu",
@@ -81,8 +85,6 @@ def make_material(
         date="2026-01-31",
         prepared=prepared,
         split=SPLIT,
-        test=False,
-        provenance=NOTHING,
         asked=[asked],
         cells=cells,
         retrieval={},

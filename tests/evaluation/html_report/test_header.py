@@ -5,11 +5,9 @@ import re
 
 import pytest
 
-from ecgssl_jax.evaluation.html_report.header import record_standing, verdicts
+from ecgssl_jax.evaluation.html_report.header import header, verdicts
 from ecgssl_jax.evaluation.intervals import Interval
-from ecgssl_jax.evaluation.provenance import Provenance
 from ecgssl_jax.evaluation.retrieval import Retrieval
-from ecgssl_jax.evaluation.split import final_split
 from tests.evaluation.html_report.material import (
     TRAINED,
     make_material,
@@ -75,32 +73,6 @@ def test_without_labels_the_sentence_is_of_the_retrieval():
     assert plain(text) == "ECG to report: recall@1 .250, where a random order has .100"
 
 
-@pytest.mark.parametrize(
-    ("changes", "kind", "text"),
-    [
-        ({}, "neutral", "Validation folds, no test figures"),
-        ({"selected_on": (4,)}, "caution", "Selection fold, no test figures"),
-        ({"changed": True}, "caution", "Of unknown standing"),
-        ({"learnt": {"labels": (4,)}}, "caution", "No valid figures"),
-        ({"learnt": {"signals": (4,), "labels": (1,)}}, "neutral", "Validation folds"),
-        ({"selected_on": (5,)}, "neutral", "Validation folds"),
-    ],
-)
-def test_it_is_said_plainly_what_the_figures_are_of(changes, kind, text):
-    known = {"learnt": {}, "selected_on": (), "changed": False}
-    provenance = Provenance(**{**known, **changes})
-    found = record_standing(make_material(provenance=provenance))
-    assert found[0] == kind and found[1].startswith(text)
-
-
-def test_test_folds_are_called_so_and_a_set_without_folds_too():
-    split = final_split((1, 2), (3,), (4,))
-    kind, text, why = record_standing(make_material(split=split, test=True))
-    assert (kind, text) == ("test", "Test folds") and why.startswith("Fold 4,")
-    split = dataclasses.replace(split, report=(-1,))
-    assert record_standing(without_labels(split=split))[1] == "All records"
-
-
 def test_it_is_not_kept_back_what_the_encoder_is_behind():
     material = with_difference(0.02, 0.01, 0.03)
     behind = Interval(low=-0.06, high=-0.02, level=0.95)
@@ -118,3 +90,15 @@ def test_it_is_not_kept_back_what_the_encoder_is_behind():
     (found,) = verdicts(dataclasses.replace(material, cells=cells))
     ends = "random encoder, but −.040 [−.060, −.020] against the log spectrum"
     assert plain(found).endswith(ends)
+
+
+def test_the_standing_of_the_figures_is_said():
+    material = make_material()
+    standing = {"kind": "caution", "title": "No <valid> figures", "why": "It saw all."}
+    document = {**material.document, "standing": standing}
+    text = header(dataclasses.replace(material, document=document))
+    expected = (
+        '<div class="standing caution"><b>No &lt;valid&gt; figures</b>'
+        "<span>It saw all.</span></div>"
+    )
+    assert expected in text

@@ -17,7 +17,7 @@ def drawn(chart):
 
 def test_every_encoder_has_its_dot_and_interval():
     material = make_material()
-    (chart,) = encoders_by_task(material).charts
+    (chart,) = encoders_by_task(material.board).charts
     lines = [line.get_xdata() for line in drawn(chart).get_lines()]
     expected = []
     for cell in material.cells.values():
@@ -28,18 +28,18 @@ def test_every_encoder_has_its_dot_and_interval():
 
 def test_of_several_budgets_the_dots_are_those_of_the_most_labels():
     material = make_material(budgets=("10 %", "100 %"))
-    (chart,) = encoders_by_task(material).charts
+    (chart,) = encoders_by_task(material.board).charts
     assert len(drawn(chart).get_lines()) == 4
-    assert material.main("labels").budget == "100 %"
+    assert material.board.main("labels").budget == "100 %"
 
 
 def test_budgets_go_from_few_labels_to_many():
     budgets = ("100 %", "10 per class", "1 %", "10 %")
-    (picture,) = budget_curves(make_material(budgets=budgets))
+    (picture,) = budget_curves(make_material(budgets=budgets).board)
     (chart,) = picture.charts
     ticks = [text.get_text() for text in drawn(chart).get_xticklabels()]
     assert ticks == ["10 per class", "1 %", "10 %", "100 %"]
-    assert budget_curves(make_material()) == []
+    assert budget_curves(make_material().board) == []
 
 
 def test_labels_are_sorted_and_rare_ones_marked():

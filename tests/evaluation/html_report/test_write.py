@@ -1,7 +1,6 @@
 """The whole page: sound, by itself, and the same for the same evaluation."""
 
 import dataclasses
-import html.parser
 import re
 
 import numpy as np
@@ -11,8 +10,8 @@ from matplotlib.image import imread
 from ecgssl_jax.evaluation.html_report.write import make_sections, write
 from ecgssl_jax.evaluation.retrieval import Retrieval
 from tests.evaluation.html_report.material import make_material, without_labels
+from tests.evaluation.html_report.parsed import Page
 
-VOID = {"meta", "img", "br"}
 RETRIEVAL = {
     "ECG to report": Retrieval(
         recall={1: 0.25, 5: 0.5},
@@ -21,36 +20,6 @@ RETRIEVAL = {
         num_candidates=9,
     )
 }
-
-
-class Page(html.parser.HTMLParser):
-    """Checks that tags are balanced, and notes what they hold."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.ids, self.links = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in VOID:
-            self.open.append(tag)
-        self.note(tag, attrs)
-
-    def handle_startendtag(self, tag, attrs):
-        self.note(tag, attrs)
-
-    def note(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        for name, value in attrs:
-            if name == "id":
-                self.ids.append(value)
-            if name in ("href", "src"):
-                self.links.append(value)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 def everything():
