@@ -17,7 +17,7 @@ from ecgssl_jax.evaluation.standing import Standing
 from ecgssl_jax.evaluation.summary import Cell, Key, Row
 from ecgssl_jax.settings import ConfigError
 
-# Of log-odds: no figure that is shown changes by so little.
+# Of log-odds, or of the largest of them: no figure that is shown changes by so little.
 _ROUNDING = 1e-3
 
 
@@ -252,9 +252,10 @@ def _is_same(one: Row, other: Row) -> bool:
 
 def _are_close(one: Answer, other: Answer) -> bool:
     """Whether they differ by rounding at most, as of one encoder in two programs."""
-    return one.logits.shape == other.logits.shape and np.allclose(
-        one.logits, other.logits, rtol=0, atol=_ROUNDING
-    )
+    if one.logits.shape != other.logits.shape:
+        return False
+    scale = max(1.0, float(np.abs(one.logits).max(initial=0)))
+    return np.allclose(one.logits, other.logits, rtol=0, atol=scale * _ROUNDING)
 
 
 def notes_of(contestants: Sequence[Contestant], cells: Mapping[Key, Cell]) -> list[str]:

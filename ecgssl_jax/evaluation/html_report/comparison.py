@@ -145,15 +145,14 @@ def _standing_boxes(standings: Mapping[str, Sequence[Standing]]) -> str:
 
 def _facts(found: Compared) -> dict[str, str]:
     board = found.board
-    cell = next(iter(found.cells.values()))
+    sizes = {key.task: len(x.answers[0].logits) for key, x in found.cells.items()}
     return {
         "Data set": str(found.document["data"]),
-        "Records": f"{len(cell.answers[0].logits):,}",
+        "Records": ", ".join(f"{n:,} ({task})" for task, n in sizes.items()),
         "Rows": ", ".join(
             name if runs == 1 else f"{name} ({runs} runs)"
             for name, runs in found.rows.items()
         ),
         "Probed by": ", ".join(PROTOCOL_NAMES[x] for x in board.protocols),
-        "Tasks": ", ".join(board.tasks),
         "Date": found.date,
     }
