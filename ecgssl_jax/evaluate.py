@@ -157,9 +157,11 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
     if zero_shot is not None:
         settings = settings.also("zero_shot")
     reported = [each.only(split.report) for each in asked]
-    cells, pooled = {}, None
+    cells, pooled, failures = {}, None, []
     if asked:
-        rows = _answered(args, settings, encoder, zero_shot, prepared, asked, split)
+        rows, failures = _answered(
+            args, settings, encoder, zero_shot, prepared, asked, split
+        )
         *baselines, last = [row.encoder for row in rows]
         pooled = rows[-1].pooled
         cells = summarise(
@@ -177,6 +179,7 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
         level=settings.level,
         provenance=provenance,
     )
+    notes += failures
     root = Path(settings.root or experiment.data.root)
     notes += overlap.notes(encoder.run, encoder.method, prepared, split.report, root)
     found = retrieval.retrieve_reports(encoder, prepared, split.report)
@@ -240,8 +243,8 @@ def _answered(
     prepared: PreparedSet,
     asked: Sequence[Question],
     split: Split,
-) -> list[Row]:
-    """Answers of all contenders, the trained encoder's last."""
+) -> tuple[list[Row], list[str]]:
+    """Answers of all contenders, the trained encoder's last; notes on what failed."""
     seeds = settings.seeds or (encoder.run.experiment.seed,)
     rows = _labelled(prepared)
     contenders = make_contenders(
@@ -257,7 +260,7 @@ def _answered(
     names = prepared.index["record_id"][rows]
     found = probed_rows(contenders, placed, split, settings, seeds, names=names)
     if not set(TUNING) & set(settings.protocols):
-        return found
+        return found, []
     # TensorFlow, which feeds the training, is not for those who only probe.
     from ecgssl_jax.finetuning import FineTuner, with_tuned_rows
 

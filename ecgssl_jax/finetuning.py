@@ -38,7 +38,7 @@ from ecgssl_jax.evaluation.split import Split
 from ecgssl_jax.evaluation.summary import Row
 from ecgssl_jax.experiment import parse
 from ecgssl_jax.settings import ConfigError
-from ecgssl_jax.train import train
+from ecgssl_jax.train import TrainingDiverged, train
 from ecgssl_jax.workdir_lock import only_run
 
 
@@ -221,25 +221,52 @@ def with_tuned_rows(
     questions: Sequence[Question],
     settings: Evaluation,
     seeds: Sequence[int],
-) -> list[Row]:
+) -> tuple[list[Row], list[str]]:
     """The rows, the last one with the trained encoder's answers of these protocols.
 
-    Before it, if it is asked for, a row of models from scratch.
+    Before it, if it is asked for, a row of models from scratch. A model that cannot be
+    trained costs its own figures alone.
+
+    Returns:
+      The rows, and a note on each model that could not be trained.
+
+    Raises:
+      ConfigError, TrainingDiverged: no model could be trained.
     """
     protocols: list[Protocol] = [each for each in TUNING if each in settings.protocols]
+    failures: list[tuple[str, Exception]] = []
 
-    def tuned(scratch: bool) -> list[tuple[None, Answer]]:
+    def tuned(whose: str, *, scratch: bool) -> list[tuple[None, Answer]]:
         found = []
-        for text, seed in itertools.product(settings.budgets, seeds):
-            for each in tuner.answers(
-                questions, parse_budget(text), seed, protocols, scratch=scratch
-            ):
+        together: list[list[Protocol]] = [[each] for each in protocols]
+        if scratch:
+            together = [protocols]
+        for text, seed, some in itertools.product(settings.budgets, seeds, together):
+            try:
+                answers = list(
+                    tuner.answers(
+                        questions, parse_budget(text), seed, some, scratch=scratch
+                    )
+                )
+            except (ConfigError, TrainingDiverged) as error:
+                which = f"{whose}, {' and '.join(some)}, {text}, seed {seed}"
+                reporting.say(f"no figures of {which}: {error}")
+                failures.append((which, error))
+                continue
+            for each in answers:
                 say(each)
                 found.append((None, each))
         return found
 
     *baselines, own = rows
+    scratch = []
     if SUPERVISED in settings.baselines:
-        baselines.append(Row(encoder=SUPERVISED, answers=tuned(scratch=True)))
-    answers = [*own.answers, *tuned(scratch=False)]
-    return [*baselines, dataclasses.replace(own, answers=answers)]
+        scratch = tuned(SUPERVISED, scratch=True)
+    own_answers = tuned(own.encoder, scratch=False)
+    if failures and not scratch and not own_answers:
+        raise failures[0][1]
+    if scratch:
+        baselines.append(Row(encoder=SUPERVISED, answers=scratch))
+    own = dataclasses.replace(own, answers=[*own.answers, *own_answers])
+    notes = [f"{which}: no figures, {error}." for which, error in failures]
+    return [*baselines, own], notes

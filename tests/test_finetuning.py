@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ecgssl_jax import evaluate, runs
+from ecgssl_jax import evaluate, finetuning, runs
 from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.writing import prepare_dataset
@@ -14,6 +14,7 @@ from ecgssl_jax.evaluation.budget import draw, parse_budget
 from ecgssl_jax.evaluation.settings import Evaluation, FineTuning
 from ecgssl_jax.evaluation.split import validation_split
 from ecgssl_jax.finetuning import FineTuner
+from ecgssl_jax.train import TrainingDiverged
 from tests.pretrained import pretrain
 
 FLAGS = [
@@ -152,6 +153,30 @@ def test_another_encoder_of_as_many_steps_is_another_start(workdir, tmp_path):
     # What begins random does not depend on the encoder.
     other, same = folders(encoder.random(5))
     assert other != own and same == scratch
+
+
+def test_a_model_that_cannot_be_trained_costs_its_own_figures_alone(
+    workdir, evaluated, tmp_path, monkeypatch
+):
+    def diverge(*args, **kwargs):
+        raise TrainingDiverged("step 2: the loss is nan")
+
+    monkeypatch.setattr(finetuning, "train", diverge)
+    flags = [f"--workdir={workdir}", *FLAGS, f"--output={tmp_path}"]
+    flags.append("--config.protocols=finetuned,two_stage")
+    # Those of all labels are there.
+    evaluate.main([*flags, "--config.budgets=25 %,100 %"])
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert {x["budget"] for x in document["summary"]} == {"100 %"}
+    failed = [note for note in document["notes"] if "the loss is nan" in note]
+    assert [note.split(":")[0] for note in failed] == [
+        "supervised model, finetuned and two_stage, 25 %, seed 0",
+        "pre-trained, step 3, finetuned, 25 %, seed 0",
+        "pre-trained, step 3, two_stage, 25 %, seed 0",
+    ]
+    # Where nothing is left to show, it ends.
+    with pytest.raises(SystemExit, match="evaluate: step 2: the loss is nan"):
+        evaluate.main([*flags, "--config.budgets=25 %"])
 
 
 def test_budgets_by_class_are_refused():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ecgssl_jax.data.prepared import PreparedSet
-from ecgssl_jax.evaluation.labels import labels_of
+from ecgssl_jax.evaluation.labels import Labels, labels_of
 from ecgssl_jax.evaluation.split import Split
 from ecgssl_jax.settings import ConfigError
 
@@ -70,6 +70,13 @@ def question(prepared: PreparedSet, task: str, split: Split) -> Question:
                 f"task {task!r}: no labelled record in the folds to {purpose}, "
                 f"{list(part)}, of {prepared.name}"
             )
+        # A macro figure needs a label that some records have and others have not.
+        if purpose != "fit" and not _kinds(found, np.isin(fold, part)).any():
+            raise ConfigError(
+                f"task {task!r}: no label of {prepared.name} has both a positive and a "
+                f"negative record in the folds to {purpose}, {list(part)}; take more "
+                "folds, or another task"
+            )
     rows = found.rows[used]
     return Question(
         name=task,
@@ -82,6 +89,12 @@ def question(prepared: PreparedSet, task: str, split: Split) -> Question:
         patient=prepared.index["patient"][rows],
         population=int(prepared.index["patient"].max()) + 1,
     )
+
+
+def _kinds(found: Labels, part: np.ndarray) -> np.ndarray:
+    """[Y] bool: whether records of this part have the label, and others have it not."""
+    known, labels = found.known[part], found.labels[part]
+    return (known & (labels == 1)).any(axis=0) & (known & (labels == 0)).any(axis=0)
 
 
 def check_folds(prepared: PreparedSet, split: Split) -> None:

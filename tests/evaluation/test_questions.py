@@ -48,6 +48,16 @@ def test_a_part_without_labels_is_named():
         question(prepared, "labels", SPLIT)
 
 
+@pytest.mark.parametrize(("fold", "purpose"), [(3, "select"), (4, "report")])
+def test_a_part_that_no_label_can_be_scored_on_is_named(fold, purpose):
+    prepared, _ = labelled_set()
+    prepared.index["labels"][prepared.index["fold"] == fold] = 1
+    with pytest.raises(
+        ConfigError, match=rf"both .* in the folds to {purpose}, \[{fold}"
+    ):
+        question(prepared, "labels", SPLIT)
+
+
 def test_set_without_folds_is_told_how_to_get_them():
     prepared, _ = labelled_set()
     prepared.index["fold"][:] = -1
