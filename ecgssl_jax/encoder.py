@@ -40,7 +40,8 @@ def load(
     """The encoder of a run, or an exported one, ready to be called on arrays.
 
     Args:
-      path: the run's workdir, or a folder that `python -m ecgssl_jax.export` wrote.
+      path: the run's workdir, one step's folder in it (runs/jepa/best/4000), or a folder
+        that `python -m ecgssl_jax.export` wrote.
       which: of a run, 'best' (the best probe's checkpoint; the newest where none was
         kept) or 'newest'.
       statistics: of a run, the set, of those trained on, whose mean and deviation of

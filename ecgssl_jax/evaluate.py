@@ -26,7 +26,7 @@ from absl import logging
 from ecgssl_jax import assembly, config_files, reporting, runs
 from ecgssl_jax.checkpoint import silence_echoes
 from ecgssl_jax.data.prepared import PreparedSet
-from ecgssl_jax.errors import exit_with_message
+from ecgssl_jax.errors import UserError, exit_with_message
 from ecgssl_jax.evaluation import (
     labels,
     overlap,
@@ -63,12 +63,12 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--workdir", required=True, type=Path, help="folder of the run")
+    add("--workdir", type=Path, help="folder of the run")
     add(
         "--checkpoint",
-        choices=("best", "newest"),
         default="best",
-        help="of the run's checkpoints; default best, by its online probe",
+        help="best (by the run's online probe; the default) or newest; or, instead of "
+        "--workdir, one step's folder such as runs/jepa/best/4000",
     )
     add("--config", help="configs/evaluate.py, or FILE:ARGUMENT")
     add(
@@ -90,7 +90,30 @@ def main(argv: list[str] | None = None) -> None:
             sys.argv[1:] if argv is None else argv
         )
         args = make_parser().parse_args(rest)
+        _choose_checkpoint(args)
         evaluate(args, parse(config_files.load(args.config, overrides)))
+
+
+def _choose_checkpoint(args: argparse.Namespace) -> None:
+    """Gives `args` the run's workdir, and `path`: where its checkpoint is read from.
+
+    Raises:
+      UserError: it says neither or both.
+    """
+    if args.checkpoint in ("best", "newest"):
+        if args.workdir is None:
+            raise UserError(
+                "name a run, with --workdir=runs/jepa or --checkpoint=runs/jepa/best/4000"
+            )
+        args.path, args.which = args.workdir, args.checkpoint
+        return
+    if args.workdir is not None:
+        raise UserError(
+            f"--checkpoint={args.checkpoint}: with --workdir it is best or newest; a "
+            "folder stands alone"
+        )
+    args.path, args.which = Path(args.checkpoint), "best"
+    args.workdir = runs.workdir_of(args.path)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,7 +160,7 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
     """
     check_writable(args.output or args.workdir)
     tokens = np.float16 if "attention" in settings.protocols else None
-    encoder = runs.load_encoder(args.workdir, args.checkpoint, tokens=tokens)
+    encoder = runs.load_encoder(args.path, args.which, tokens=tokens)
     experiment = encoder.run.experiment
     prepared, split = _open(settings, experiment, args.test)
     encoder.check(prepared)
@@ -267,7 +290,6 @@ def _answered(
     folder = settings.finetuning.folder or args.workdir / "finetuned"
     tuner = FineTuner(
         encoder=encoder,
-        workdir=args.workdir,
         prepared=prepared,
         split=split,
         settings=settings.finetuning,

@@ -113,8 +113,9 @@ class Start:
     """What supervised training begins with, in the place of random parameters.
 
     Attributes:
-      encoder: workdir of the run that trained it; None for a random one.
-      checkpoint: of that run.
+      encoder: workdir of the run that trained it, or one step's folder in it, such as
+        runs/jepa/best/4000; None for a random one.
+      checkpoint: of a workdir.
       probe: whether the classifier begins as a linear probe on the encoder as it is,
         so that training does not first have to undo a random one. Kumar et al., arXiv
         2202.10054.

@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--workdir", required=True, help="folder of the run")
+    add("--workdir", required=True, help="folder of the run, or of one of its steps")
     add("--output", required=True, help="folder of the files; an export is replaced")
     add(
         "--checkpoint",

@@ -48,7 +48,6 @@ class FineTuner:
 
     Attributes:
       encoder: that they begin with, or whose model and signals they have.
-      workdir: of its run.
       prepared: the labelled set.
       split: its folds.
       settings: how to train.
@@ -56,7 +55,6 @@ class FineTuner:
     """
 
     encoder: runs.FrozenEncoder
-    workdir: Path
     prepared: PreparedSet
     split: Split
     settings: FineTuning
@@ -126,15 +124,7 @@ class FineTuner:
             task = make_task(experiment, before)
             with only_run(workdir):
                 train(experiment, task, workdir, meta={"config": config})
-        trained = runs.load_encoder(workdir)
-        began = trained.run.began_with.get("step", self.encoder.run.step)
-        if began != self.encoder.run.step:
-            raise ConfigError(
-                f"{self.workdir} went on to step {began} while it was evaluated at step "
-                f"{self.encoder.run.step}; evaluate it again when it is done, without "
-                f"{workdir}"
-            )
-        return trained
+        return runs.load_encoder(workdir)
 
     def config(
         self, budget: Budget, seed: int, *, probe_first: bool, scratch: bool
@@ -162,8 +152,7 @@ class FineTuner:
         start = {}
         if not scratch:
             start = {
-                "encoder": str(self.workdir.resolve()),
-                "checkpoint": "best" if run.is_best else "newest",
+                "encoder": str(run.checkpoint.resolve()),
                 "probe": probe_first,
             }
         return {

@@ -32,7 +32,11 @@ def shared_arguments() -> argparse.ArgumentParser:
     """The arguments that every kind of recordings has, without those of an output."""
     shared = argparse.ArgumentParser(add_help=False)
     add = shared.add_argument
-    add("--encoder", required=True, help="a run's workdir, or an exported encoder")
+    add(
+        "--encoder",
+        required=True,
+        help="a run's workdir or one of its steps, or an exported encoder",
+    )
     add(
         "--checkpoint",
         choices=("best", "newest"),

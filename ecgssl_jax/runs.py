@@ -72,10 +72,12 @@ def open_run(workdir: str | Path, which: str = "best") -> tuple[Run, Any]:
     """-> the run, and its `params` as nested NumPy arrays, verified.
 
     Args:
-      which: 'best' (the best probe's; the newest where none was kept) or 'newest'.
+      workdir: of the run, or one step's folder in it, such as runs/jepa/best/4000.
+      which: of a workdir, 'best' (the best probe's; the newest where none was kept) or
+        'newest'.
 
     Raises:
-      FileNotFoundError: no such workdir, or no checkpoint in it.
+      FileNotFoundError: no such workdir, or no such checkpoint in it.
       DamagedCheckpointError: none that is intact.
       ConfigError: the checkpoint holds no config or data, or not valid ones.
     """
@@ -104,13 +106,32 @@ def saved_run(workdir: str | Path, which: str = "best") -> Run:
     return _run_of(meta, folder)
 
 
-def _checkpoints(workdir: Path, which: str) -> Path:
-    """The folder of the best ones or of the newest."""
+def workdir_of(path: str | Path) -> Path:
+    """The run's folder, of itself or of one step's folder in it."""
+    path = Path(path)
+    return path.parents[1] if _is_step(path) else path
+
+
+def _is_step(path: Path) -> bool:
+    return path.name.isdigit() and path.parent.name in ("best", "checkpoints")
+
+
+def _checkpoints(path: Path, which: str) -> Path:
+    """The folder of the best ones, of the newest, or of one step."""
+    workdir = workdir_of(path)
     if not workdir.is_dir():
         raise FileNotFoundError(
             f"there is no run in {workdir}: the workdir is the folder that "
             "python -m ecgssl_jax.main wrote to, such as runs/jepa"
         )
+    if _is_step(path):
+        if not path.is_dir():
+            kept = [f"best/{step}" for step in _steps(workdir / "best")]
+            kept += [f"checkpoints/{step}" for step in _steps(workdir / "checkpoints")]
+            raise FileNotFoundError(
+                f"there is no checkpoint {path}; kept are {', '.join(kept) or 'none'}"
+            )
+        return path
     if which == "best" and any(_steps(workdir / "best")):
         return workdir / "best"
     return workdir / "checkpoints"
@@ -126,7 +147,7 @@ def _run_of(meta: Mapping[str, Any], folder: Path) -> Run:
     step, vocabulary = int(meta["step"]), meta["tokens"].get("vocabulary")
     return Run(
         experiment=parse(meta["config"]),
-        checkpoint=folder / str(step),
+        checkpoint=folder if _is_step(folder) else folder / str(step),
         step=step,
         data=meta["data"],
         evaluated=meta["evaluated"],
@@ -283,7 +304,7 @@ def load_encoder(
     """The encoder of a run's checkpoint, verified.
 
     Args:
-      which: as for `open_run`.
+      workdir, which: as for `open_run`.
       tokens: the dtype in which `encode` gives the tokens too; None without them.
 
     Raises:

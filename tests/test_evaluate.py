@@ -305,6 +305,27 @@ def test_damaged_checkpoint_is_named(workdir, tmp_path, capsys):
     assert "--checkpoint=newest" in message
 
 
+def test_a_steps_folder_stands_for_its_run_and_checkpoint(workdir, tmp_path):
+    (step,) = (workdir / "best").iterdir()
+    output = f"--output={tmp_path}"
+    evaluate.main([f"--checkpoint={step}", output, *BARE])
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert document["checkpoint"] == str(step)
+    assert document["workdir"] == str(workdir)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "name a run, with --workdir=runs/jepa or --checkpoint="),
+        (["--workdir=a", "--checkpoint=a/best/1"], "a folder stands alone"),
+        (["--checkpoint=nowhere/best/1"], "there is no run in nowhere"),
+    ],
+)
+def test_a_run_is_named_once(capsys, flags, message):
+    assert message in fails(capsys, *flags)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -135,7 +135,6 @@ def test_another_encoder_of_as_many_steps_is_another_start(workdir, tmp_path):
     def folders(one):
         tuner = FineTuner(
             encoder=one,
-            workdir=workdir,
             prepared=prepared,
             split=validation_split((1, 2, 3), (4,)),
             settings=FineTuning(),

@@ -69,6 +69,24 @@ def test_the_checkpoint_that_was_asked_for_is_read(workdir, which, step):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.parametrize(
+    ("folder", "best"), [("best/3", True), ("checkpoints/5", False)]
+)
+def test_one_step_is_read_by_its_own_folder(workdir, folder, best, monkeypatch):
+    run, _ = runs.open_run(workdir / folder)
+    assert run.step == int(folder[-1]) and run.is_best == best
+    assert run.checkpoint == workdir / folder
+    assert runs.saved_run(workdir / folder).step == run.step
+    assert runs.workdir_of(workdir / folder) == runs.workdir_of(workdir) == workdir
+    monkeypatch.chdir(workdir)
+    assert runs.open_run(folder)[0].is_best == best
+
+
+def test_a_step_that_is_not_kept_is_explained(workdir):
+    with pytest.raises(FileNotFoundError, match="kept are best/3, checkpoints/5"):
+        runs.open_run(workdir / "best" / "4")
+
+
 def test_the_newest_is_read_where_no_best_was_kept(tmp_path):
     save(tmp_path / "checkpoints", 5, *parameters(5), META)
     assert runs.open_run(tmp_path, "best")[0].step == 5
