@@ -39,12 +39,12 @@ from ecgssl_jax.evaluation.contenders import make_contenders, trained_name
 from ecgssl_jax.evaluation.html_report.material import Material
 from ecgssl_jax.evaluation.html_report.write import write as write_report
 from ecgssl_jax.evaluation.online import ProbeSettings, selecting_probe
-from ecgssl_jax.evaluation.provenance import Provenance, provenance_of
+from ecgssl_jax.evaluation.provenance import provenance_of
 from ecgssl_jax.evaluation.questions import Question
 from ecgssl_jax.evaluation.rows import probed_rows
 from ecgssl_jax.evaluation.settings import TUNING, Evaluation, parse
 from ecgssl_jax.evaluation.split import Split, final_split, validation_split
-from ecgssl_jax.evaluation.standing import standing_of
+from ecgssl_jax.evaluation.standing import Standing, standing_of
 from ecgssl_jax.evaluation.summary import Cell, Key, Row, summarise
 from ecgssl_jax.evaluation.zero_shot import ZeroShot, wanted_zero_shot
 from ecgssl_jax.experiment import Experiment
@@ -125,7 +125,7 @@ class _Outcome:
       encoder: its name in the tables.
       method: the run's.
       prepared, split: the set, and what its folds were for.
-      provenance: what the pre-training knew of the set.
+      standing: how far the figures can be believed.
       asked: the questions, of all folds.
       reported: the questions, of the reported records alone.
       cells: the answers; empty where nothing was asked.
@@ -139,7 +139,7 @@ class _Outcome:
     method: Method
     prepared: PreparedSet
     split: Split
-    provenance: Provenance
+    standing: Standing
     asked: Sequence[Question]
     reported: Sequence[Question]
     cells: Mapping[Key, Cell]
@@ -164,12 +164,7 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
     experiment = encoder.run.experiment
     prepared, split = _open(settings, experiment, args.test)
     encoder.check(prepared)
-    tasks = _tasks(settings, prepared)
-    if not tasks and encoder.method.text is None:
-        raise ConfigError(
-            f"{prepared.name} has no labels to probe; name a labelled prepared set "
-            "with --config.data"
-        )
+    tasks = _tasks(settings, prepared, encoder.method)
     if not tasks and (prepared.index["fold"] == -1).all():
         # Retrieval alone, which needs no probe: on the set as a whole.
         split = dataclasses.replace(split, report=(-1,))
@@ -194,7 +189,17 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
             draws=settings.draws,
             level=settings.level,
         )
+    found = retrieval.retrieve_reports(encoder, prepared, split.report)
+    if not cells and not found:
+        raise ConfigError(
+            f"there is nothing to show of {prepared.name}: predictions are those of a "
+            "model that was trained on its labels, zero_shot and retrieval are of one "
+            "that was trained on reports; choose other --config.protocols, or folds with "
+            "reports"
+        )
+    root = Path(settings.root or experiment.data.root)
     provenance = provenance_of(encoder.run, encoder.method, prepared)
+    known = overlap.overlaps(encoder.run, encoder.method, prepared, split.report, root)
     notes = report.notes(
         cells,
         split,
@@ -202,21 +207,24 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
         level=settings.level,
         provenance=provenance,
     )
-    notes += failures
-    root = Path(settings.root or experiment.data.root)
-    notes += overlap.notes(encoder.run, encoder.method, prepared, split.report, root)
-    found = retrieval.retrieve_reports(encoder, prepared, split.report)
+    standing = standing_of(
+        split,
+        provenance,
+        test=args.test,
+        texts=bool(found) or any(key.protocol == "zero_shot" for key in cells),
+        copies=any(each.is_known for each in known),
+    )
     outcome = _Outcome(
         run=encoder.run,
         encoder=trained_name(encoder),
         method=encoder.method,
         prepared=prepared,
         split=split,
-        provenance=provenance,
+        standing=standing,
         asked=asked,
         reported=reported,
         cells=cells,
-        notes=notes,
+        notes=[*notes, *failures, *overlap.notes(known)],
         retrieval=found,
         pooled=pooled,
     )
@@ -232,9 +240,10 @@ def _open(
         name, defaults = settings.data, ProbeSettings()
     train = settings.train_folds or defaults.train_folds
     valid = settings.valid_folds or defaults.valid_folds
-    split = validation_split(train, valid)
     if test:
         split = final_split(train, valid, settings.test_folds)
+    else:
+        split = validation_split(train, valid)
     data = experiment.data
     data = dataclasses.replace(data, root=settings.root or data.root)
     return assembly.open_set(data, name), split
@@ -249,12 +258,18 @@ def _default_set(experiment: Experiment) -> tuple[str, ProbeSettings]:
     return settings.data, settings
 
 
-def _tasks(settings: Evaluation, prepared: PreparedSet) -> tuple[str, ...]:
-    if not settings.tasks:
-        return labels.main_tasks(prepared)
+def _tasks(
+    settings: Evaluation, prepared: PreparedSet, method: Method
+) -> tuple[str, ...]:
+    """Those to answer; none on a set without labels, of a method that knows reports."""
     found: list[str] = []
-    for task in settings.tasks:
+    for task in settings.tasks or labels.main_tasks(prepared):
         found += labels.every_task(prepared) if task == "every" else (task,)
+    if not found and method.text is None:
+        raise ConfigError(
+            f"{prepared.name} has no labels to probe; name a labelled prepared set "
+            "with --config.data"
+        )
     return tuple(dict.fromkeys(found))
 
 
@@ -318,15 +333,7 @@ def _publish(
         "data": prepared.name,
         "folds": dataclasses.asdict(outcome.split),
         "test_folds_were_read": args.test,
-        "standing": dataclasses.asdict(
-            standing_of(
-                outcome.split,
-                outcome.provenance,
-                test=args.test,
-                texts=bool(outcome.retrieval)
-                or any(key.protocol == "zero_shot" for key in cells),
-            )
-        ),
+        "standing": dataclasses.asdict(outcome.standing),
         "settings": dataclasses.asdict(settings),
         "training": training,
         "notes": list(outcome.notes),
@@ -349,6 +356,9 @@ def _publish(
     if settings.report:
         material = _material(args, outcome, document)
         written.append(write_report(folder, material))
+    else:
+        # One of other results would lie beside these.
+        (folder / "report.html").unlink(missing_ok=True)
     for line in _places(args.workdir, run, training, written):
         print(line)
     return document

@@ -326,6 +326,19 @@ def test_a_run_is_named_once(capsys, flags, message):
     assert message in fails(capsys, *flags)
 
 
+def test_nothing_to_show_is_an_error(workdir, capsys):
+    message = fails(
+        capsys, f"--workdir={workdir}", "--config.protocols=predictions", *BARE
+    )
+    assert "there is nothing to show of synthetic: predictions are" in message
+
+
+def test_an_old_page_does_not_stay_beside_new_results(workdir, tmp_path):
+    (tmp_path / "report.html").write_text("old")
+    evaluate.main([f"--workdir={workdir}", f"--output={tmp_path}", *BARE])
+    assert not (tmp_path / "report.html").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -37,6 +37,11 @@ class Overlap:
     patients: int = 0
     unknown: str = ""
 
+    @property
+    def is_known(self) -> bool:
+        """Whether something is shared for certain."""
+        return bool(self.records or self.patients)
+
 
 def overlaps_of(
     trained: Mapping[str, Mapping[str, Any]],
@@ -94,7 +99,7 @@ def note(found: Overlap) -> str:
             f"Whether {found.name}, which the pre-training saw, holds any of these "
             f"records is unknown: {found.unknown}."
         )
-    if not found.records and not found.patients:
+    if not found.is_known:
         return ""
     return (
         f"The pre-training saw {found.records} of these records and {found.patients} of "
@@ -102,18 +107,24 @@ def note(found: Overlap) -> str:
     )
 
 
-def notes(
+def overlaps(
     run: Run,
     method: Method,
     prepared: PreparedSet,
     folds: Sequence[int],
     root: Path,
-) -> list[str]:
+) -> list[Overlap]:
     """What the run, and those that it began with, saw of these folds in other sets."""
     rows = np.flatnonzero(np.isin(prepared.index["fold"], folds))
     found = [
-        note(each)
+        each
         for _, trained in trainings(run, method)
         for each in overlaps_of(trained, prepared, rows, root)
     ]
-    return [text for text in dict.fromkeys(found) if text]
+    return list(dict.fromkeys(found))
+
+
+def notes(found: Sequence[Overlap]) -> list[str]:
+    """What they mean for the figures."""
+    texts = map(note, found)
+    return [text for text in dict.fromkeys(texts) if text]

@@ -23,13 +23,19 @@ class Standing:
 
 
 def standing_of(
-    split: Split, provenance: Provenance, *, test: bool, texts: bool
+    split: Split,
+    provenance: Provenance,
+    *,
+    test: bool,
+    texts: bool,
+    copies: bool = False,
 ) -> Standing:
     """By what the training and the selection knew of the reported folds.
 
     Args:
       test: whether these are test folds.
       texts: whether figures depend on reports, as those of a retrieval do.
+      copies: whether the training saw some of the records or patients in another set.
     """
     fold = shown(split.report)
     report = set(split.report)
@@ -52,6 +58,13 @@ def standing_of(
             "Of unknown standing",
             "The set has changed since the training: which of these records it knew is "
             "unknown.",
+        )
+    if copies:
+        return Standing(
+            "caution",
+            "Partly known records",
+            "The training saw some of these records or patients in another set; the "
+            "notes say how many.",
         )
     if report & set(provenance.selected_on):
         return Standing(

@@ -38,6 +38,12 @@ def test_reports_that_were_read_spoil_the_figures_of_texts_alone():
     ]
 
 
+def test_copies_in_another_set_are_said_before_the_selection():
+    known = dataclasses.replace(NOTHING, selected_on=(4,))
+    found = standing_of(SPLIT, known, test=False, texts=False, copies=True)
+    assert (found.kind, found.title) == ("caution", "Partly known records")
+
+
 def test_test_folds_are_called_so_and_a_set_without_folds_too():
     split = final_split((1, 2), (3,), (4,))
     found = standing_of(split, NOTHING, test=True, texts=False)

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from sklearn import metrics
 
 
 class Reliability(NamedTuple):
@@ -26,19 +27,14 @@ class Reliability(NamedTuple):
 def roc_curve(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """[m, 2]: false and true positive rates of all thresholds, from (0, 0) to (1, 1).
 
-    Corners alone: points in the middle of a straight line are left out.
+    Without most of the points in the middle of straight lines.
 
     Args:
       scores: [n] float.
       labels: [n] 0 or 1, some of each.
     """
-    negatives, positives = _counts(scores, labels)
-    found = np.stack([negatives, positives], axis=1)
-    steps = np.diff(found, axis=0)
-    # Counts are integers, so that what is straight is exactly so.
-    bends = steps[1:, 0] * steps[:-1, 1] != steps[1:, 1] * steps[:-1, 0]
-    kept = found[np.concatenate([[True], bends, [True]])]
-    return kept / kept[-1]
+    false, true, _ = metrics.roc_curve(labels, scores)
+    return np.stack([false, true], axis=1)
 
 
 def precision_recall_curve(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -47,23 +43,10 @@ def precision_recall_curve(scores: np.ndarray, labels: np.ndarray) -> np.ndarray
     By ascending recall. Args as for `roc_curve`. Of thresholds with the same recall, as
     there are between two positives, the first and the last are kept.
     """
-    negatives, positives = (x[1:] for x in _counts(scores, labels))
-    recall = positives / positives[-1]
-    precision = positives / (positives + negatives)
-    changes = np.diff(positives) > 0
-    kept = np.concatenate([[True], changes]) | np.concatenate([changes, [True]])
-    kept &= positives > 0
-    return np.stack([recall, precision], axis=1)[kept]
-
-
-def _counts(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[m + 1] int each: negatives and positives at or above each of m thresholds."""
-    order = np.argsort(-scores, kind="stable")
-    scores, labels = scores[order], labels[order].astype(np.int64)
-    last = np.flatnonzero(np.append(np.diff(scores) != 0, True))
-    positives = np.cumsum(labels)[last]
-    negatives = last + 1 - positives
-    return np.append(0, negatives), np.append(0, positives)
+    precision, recall, _ = metrics.precision_recall_curve(
+        labels, scores, drop_intermediate=True
+    )
+    return np.stack([recall, precision], axis=1)[recall > 0][::-1]
 
 
 def reliability(
