@@ -172,14 +172,18 @@ def done(results: Path, seeds: Sequence[int]) -> dict[tuple[str, str, int], dict
 
 
 def scores(runs: Mapping[tuple[str, str, int], dict]) -> dict[tuple[str, str], dict]:
-    """(encoder, row) -> task -> macro AUROC of each seed."""
-    found: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    """(encoder, row) -> task -> macro AUROCs: of each seed, or of each random encoder."""
+    found: dict[tuple[str, str], dict[str, dict[Any, float]]] = {}
     for (encoder, method, seed), document in runs.items():
         for result in document["results"]:
-            row = "random" if result["encoder"].startswith("random") else method
+            value = result["macro_auroc"]
+            row, which = method, seed
+            if result["encoder"].startswith("random"):
+                # Methods that draw parameters alike begin with the same encoder; up to
+                # rounding it has one figure.
+                row, which = "random", (seed, round(value, 4))
             tasks = found.setdefault((encoder, row), {})
-            # Every method starts from its own random encoder; the first one's counts.
-            tasks.setdefault(result["task"], {}).setdefault(seed, result["macro_auroc"])
+            tasks.setdefault(result["task"], {})[which] = value
     return found
 
 
@@ -222,8 +226,9 @@ def retrieval_table(runs: Mapping[tuple[str, str, int], dict]) -> str:
         return ""
     columns = list(next(iter(rows.values())))
     body = [
-        [encoder, method, *(mean_figure(cells[column]) for column in columns)]
-        for (encoder, method), cells in sorted(rows.items(), reverse=True)
+        [*names, *(mean_figure(rows[names][column]) for column in columns)]
+        for names in itertools.product(ENCODERS, ("a random order", *METHODS))
+        if names in rows
     ]
     return markdown_table(["recall, fold 9", "", *columns], body)
 

@@ -1,5 +1,7 @@
 """The table of all methods: its runs are ones that can be made, and its means."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks import methods_table
@@ -107,3 +109,25 @@ def test_a_run_that_is_done_is_not_repeated(tmp_path, monkeypatch):
     )
     folders = methods_table.Folders(root="", workdirs=tmp_path, results=tmp_path)
     methods_table.run("ViT-XS", "SimCLR", 0, 15.0, folders)
+
+
+def test_readme_shows_the_runs_that_come_with_the_project():
+    root = Path(__file__).parents[2]
+    runs = methods_table.done(root / "benchmarks/methods_table", (0, 1))
+    assert {(encoder, method) for encoder, method, _ in runs} == set(RUNS)
+    assert len(runs) == 2 * len(RUNS)
+    text = (root / "README.md").read_text(encoding="utf-8")
+    assert methods_table.table(methods_table.scores(runs), (0, 1)) in text
+    assert methods_table.retrieval_table(runs) in text
+    budget = methods_table.budget_table(root / "benchmarks/methods_table")
+    assert budget in (root / "benchmarks/README.md").read_text(encoding="utf-8")
+
+
+def test_every_run_beats_the_random_encoder_that_it_began_with():
+    folder = Path(__file__).parents[2] / "benchmarks/methods_table"
+    for (encoder, method, seed), document in methods_table.done(folder, (0, 1)).items():
+        for task in methods_table.TASKS:
+            random, trained = (
+                x["macro_auroc"] for x in document["results"] if x["task"] == task
+            )
+            assert trained > random + 0.01, (encoder, method, seed, task)
