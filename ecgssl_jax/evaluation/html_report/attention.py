@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
 from ecgssl_jax.evaluation.features import window_count
-from ecgssl_jax.evaluation.html_report.chart import Chart, Entry, tidy
+from ecgssl_jax.evaluation.html_report.chart import Chart, Entry, shortened, tidy
 from ecgssl_jax.evaluation.html_report.ink import LIGHT
 from ecgssl_jax.evaluation.html_report.material import Material
 from ecgssl_jax.evaluation.html_report.neighbours import millivolts
@@ -94,7 +94,7 @@ def _chart(material: Material, task: str, name: str, look: Look) -> Chart:
             f"lead {prepared.leads[lead]} of record {record}; most attention from "
             f"{edges[peak]:.1f} to {edges[peak + 1]:.1f} s"
         ),
-        title=f"{name}: record {record}, lead {prepared.leads[lead]}",
+        title=f"{name}: record {shortened(str(record), 40)}, lead {prepared.leads[lead]}",
         size=(960, 150),
         margins=(8, 44, 28, 22),
     )

@@ -23,6 +23,7 @@ from ecgssl_jax.evaluation.html_report.ink import LIGHT, as_variables
 _UNITS = 72
 TEXT = 11  # px
 _SMALL = 10
+_LEAST = 8  # of a chart's title
 _GAP, _HEAD = 18, 58  # px, of a sheet
 
 # Mark of a legend -> how matplotlib draws it.
@@ -194,17 +195,30 @@ def _draw(
     axes.set_facecolor("none")
     chart.draw(axes)
     if chart.title:
+        # Smaller where it is longer than the chart is wide, and shorter if need be.
+        letters = (width - left) / 0.62
+        title = shortened(chart.title, int(letters / _LEAST))
         axes.annotate(
-            plain(chart.title),
+            plain(title),
             (0, 1),
             xycoords="axes fraction",
             xytext=(0, 9),
             textcoords="offset points",
-            # Smaller where it is longer than the chart is wide.
-            fontsize=min(TEXT + 1, (width - left) / (0.62 * len(chart.title))),
+            fontsize=min(TEXT + 1, letters / len(title)),
             fontweight="bold",
             color=LIGHT["ink"],
         )
+
+
+def shortened(text: str, most: int) -> str:
+    """Text of so many letters at most: longer ones lose their middle.
+
+    Names that begin alike are told apart by their ends.
+    """
+    if len(text) <= most:
+        return text
+    head = max(most // 3, 1)
+    return f"{text[:head].rstrip()}…{text[len(text) - (most - head - 1) :].lstrip()}"
 
 
 def plain(text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from ecgssl_jax.evaluation.html_report.chart import TEXT, Chart, plain, tidy
+from ecgssl_jax.evaluation.html_report.chart import TEXT, Chart, plain, shortened, tidy
 from ecgssl_jax.evaluation.html_report.ink import LIGHT
 from ecgssl_jax.evaluation.intervals import Interval
 from ecgssl_jax.evaluation.markdown import minus
@@ -126,7 +126,7 @@ def _draw_line(axes: Axes, place: float, line: Line) -> None:
 def _beside(axes: Axes, place: float, text: str, **style) -> None:
     """Text left of the axes, where it begins at the chart's own edge."""
     axes.annotate(
-        plain(text if len(text) <= _LONG else text[: _LONG - 1] + "…"),
+        plain(shortened(text, _LONG)),
         (0, place),
         xycoords=("axes fraction", "data"),
         xytext=(-160, 0),

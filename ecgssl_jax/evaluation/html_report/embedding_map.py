@@ -33,6 +33,11 @@ def map_picture(material: Material) -> Picture | None:
     if places is None:
         return None
     kinds, names = single_classes(asked, rows)
+    others, words = "several, or others", ""
+    if (kinds >= 0).mean() < 0.5:
+        kinds, names = rarest_classes(asked, rows)
+        others = "others"
+        words = " A record of several of these classes has the colour of the rarest."
     counts = [int((kinds == number).sum()) for number in range(len(names))]
     rest = int((kinds < 0).sum())
     legend = [
@@ -40,7 +45,7 @@ def map_picture(material: Material) -> Picture | None:
         for number, (name, count) in enumerate(zip(names, counts, strict=True))
     ]
     if rest:
-        text = f"several, or others ({rest:,})"
+        text = f"{others} ({rest:,})"
         legend.append(Entry(colour="pale", mark="dot", text=text))
     drawn = (
         f", {len(rows):,} of them drawn at random"
@@ -53,7 +58,7 @@ def map_picture(material: Material) -> Picture | None:
         caption=(
             f"The reported records{drawn}, by t-SNE of their pooled features: those that "
             "the encoder finds alike lie together. The encoder was shown none of these "
-            "colours. Distances between islands, and their sizes, mean nothing."
+            "colours. Distances between islands, and their sizes, mean nothing." + words
         ),
         charts=[_chart(places, kinds, names, material.encoder)],
         legend=legend,
@@ -86,6 +91,26 @@ def single_classes(
     kinds = np.full(len(rows), -1)
     for number, column in enumerate(frequent):
         kinds[single[:, column]] = number
+    return kinds, [asked.classes[column] for column in frequent]
+
+
+def rarest_classes(
+    asked: Question, rows: np.ndarray, most: int = len(SERIES)
+) -> tuple[np.ndarray, list[str]]:
+    """As `single_classes`, where most records have several: each counts for its rarest.
+
+    Of the most frequent classes that no more than half of the records have.
+    """
+    holds = asked.known[rows] & (asked.labels[rows] == 1)
+    counts = holds.sum(axis=0)
+    frequent = [
+        int(column)
+        for column in np.argsort(-counts, kind="stable")
+        if 0 < counts[column] <= len(rows) / 2
+    ][:most]
+    kinds = np.full(len(rows), -1)
+    for number, column in enumerate(frequent):
+        kinds[holds[:, column]] = number
     return kinds, [asked.classes[column] for column in frequent]
 
 
@@ -147,7 +172,7 @@ def _chart(
         axes.axis("off")
         limits = np.stack([middle - half, middle + half], axis=1)
         axes.set(xlim=limits[0], ylim=limits[1])
-        size = 4.4 if len(places) < 1000 else 3.1
+        size = 7 if len(places) < 150 else 4.4 if len(places) < 1000 else 3.1
         for kind in range(-1, len(names)):
             own = places[kinds == kind]
             color = LIGHT["pale"] if kind < 0 else LIGHT[SERIES[kind]]

@@ -5,7 +5,14 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from ecgssl_jax.evaluation.html_report.chart import TEXT, Chart, Entry, plain, tidy
+from ecgssl_jax.evaluation.html_report.chart import (
+    TEXT,
+    Chart,
+    Entry,
+    plain,
+    shortened,
+    tidy,
+)
 from ecgssl_jax.evaluation.html_report.dots import short
 from ecgssl_jax.evaluation.html_report.ink import LIGHT
 from ecgssl_jax.evaluation.html_report.material import Material
@@ -198,11 +205,8 @@ def _draw_line(
         "fontsize": TEXT - 0.5,
         "annotation_clip": False,
     }
-    name = line.label
-    if len(name) > _LONG:
-        name = name[: _LONG - 1] + "…"
     axes.annotate(
-        plain(name),
+        plain(shortened(line.label, _LONG)),
         (0, place),
         xycoords=row,
         xytext=(2 - room, 0),

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ecgssl_jax.evaluation.html_report.chart import shortened
 from ecgssl_jax.evaluation.html_report.embedding_map import (
     coloured_task,
     single_classes,
@@ -20,6 +21,7 @@ _QUERIES, _NEAREST = 4, 3
 _LEADS = ("II", "V2", "V5")
 _SECONDS = 3.0
 _DPI = 120
+_NAME = 40  # letters of a record's name; more lose their middle
 
 
 class Found(NamedTuple):
@@ -136,7 +138,7 @@ def _slip(
     )
     what = "the query" if cosine is None else f"cosine {cosine:.2f}"
     body = (
-        f"<b>{escape(record)}</b> <span>{what}</span>"
+        f"<b>{escape(shortened(record, _NAME))}</b> <span>{what}</span>"
         f'<div class="chips">{chips or "<span>no label</span>"}</div>'
     )
     said = f"ECG of record {record}, {what}; labels: {', '.join(labels) or 'none'}"

@@ -10,6 +10,7 @@ from ecgssl_jax.evaluation.html_report.chart import (
     Entry,
     plain,
     sheet,
+    shortened,
     svg,
     tidy,
 )
@@ -73,3 +74,9 @@ def test_a_sheet_holds_all_charts_with_title_and_legend():
     assert figure.texts[0].get_text() == "All"
     boxes = [axes.get_position() for axes in figure.axes]
     assert boxes[0].x1 < boxes[1].x0 and boxes[2].y1 < boxes[0].y0
+
+
+def test_long_names_lose_their_middle():
+    assert shortened("ECG", 3) == "ECG"
+    one, other = (shortened(f"electrical axis: {x}", 12) for x in ("left", "right"))
+    assert (one, other) == ("elec…s: left", "elec…: right")

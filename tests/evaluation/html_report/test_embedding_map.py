@@ -9,6 +9,7 @@ from ecgssl_jax.evaluation.html_report.embedding_map import (
     coloured_task,
     heartlands,
     map_picture,
+    rarest_classes,
     single_classes,
     two_dimensions,
 )
@@ -66,6 +67,19 @@ def test_only_records_of_one_frequent_class_are_coloured():
     assert len(names) == 1 and set(kinds) == {-1, 0}
 
 
+def test_records_of_several_classes_have_the_colour_of_the_rarest():
+    asked = coloured_task(make_material())
+    labels = np.zeros((8, 3), np.uint8)
+    labels[:7, 0] = labels[:4, 1] = labels[:2, 2] = 1
+    asked = dataclasses.replace(
+        asked, classes=("a", "b", "c"), labels=labels, known=np.ones((8, 3), bool)
+    )
+    kinds, names = rarest_classes(asked, np.arange(8))
+    # What nearly all have tells nothing.
+    assert names == ["b", "c"]
+    assert kinds.tolist() == [1, 1, 0, 0, -1, -1, -1, -1]
+
+
 def test_a_class_is_named_where_it_is_among_its_own():
     features, kind = clusters()
     places = two_dimensions(features, seed=0)
@@ -86,4 +100,4 @@ def test_no_class_by_itself_is_a_map_in_grey():
     none = dataclasses.replace(asked, labels=np.zeros_like(asked.labels))
     picture = map_picture(dataclasses.replace(material, asked=[none]))
     (only,) = picture.legend
-    assert only.text == "several, or others (40)"
+    assert only.text == "others (40)"
