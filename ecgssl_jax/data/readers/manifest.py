@@ -282,9 +282,9 @@ def _label_names(
 
 
 def _listed(cell: Any) -> set[str]:
-    """The names in a cell of the column `labels`."""
+    """The names in a cell of the column `labels`, without line breaks and the like."""
     names = cell if isinstance(cell, list) else str(cell).split(";")
-    return {str(name).strip() for name in names if not is_empty(name)} - {""}
+    return {" ".join(str(name).split()) for name in names if not is_empty(name)} - {""}
 
 
 def _read_rows(

@@ -55,7 +55,7 @@ def test_columns_become_fields(folder, make_ecg, name):
 
 def test_listed_labels(folder):
     rows = [
-        {"path": "0.npy", "labels": "afib; lbbb"},
+        {"path": "0.npy", "labels": "afib; lbbb\n"},
         {"path": "1.npy", "labels": "none"},
         {"path": "2.npy", "labels": ""},
     ]
