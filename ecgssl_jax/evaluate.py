@@ -37,6 +37,7 @@ from ecgssl_jax.evaluation import (
 )
 from ecgssl_jax.evaluation.contenders import make_contenders, trained_name
 from ecgssl_jax.evaluation.html_report.material import Material
+from ecgssl_jax.evaluation.html_report.page import delete_page
 from ecgssl_jax.evaluation.html_report.write import write as write_report
 from ecgssl_jax.evaluation.online import ProbeSettings, selecting_probe
 from ecgssl_jax.evaluation.provenance import provenance_of
@@ -175,20 +176,18 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
     if zero_shot is not None:
         settings = settings.also("zero_shot")
     reported = [each.only(split.report) for each in asked]
-    cells, pooled, failures = {}, None, []
+    rows, failures = [], []
     if asked:
         rows, failures = _answered(
             args, settings, encoder, zero_shot, prepared, asked, split
         )
-        *baselines, last = [row.encoder for row in rows]
-        pooled = rows[-1].pooled
-        cells = summarise(
-            rows,
-            reported,
-            pairs=[(last, other) for other in baselines],
-            draws=settings.draws,
-            level=settings.level,
-        )
+    cells = summarise(
+        rows,
+        reported,
+        pairs=[(rows[-1].encoder, other.encoder) for other in rows[:-1]],
+        draws=settings.draws,
+        level=settings.level,
+    )
     found = retrieval.retrieve_reports(encoder, prepared, split.report)
     if not cells and not found:
         raise ConfigError(
@@ -226,7 +225,7 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
         cells=cells,
         notes=[*notes, *failures, *overlap.notes(known)],
         retrieval=found,
-        pooled=pooled,
+        pooled=rows[-1].pooled if rows else None,
     )
     return _publish(args, settings, outcome)
 
@@ -358,7 +357,7 @@ def _publish(
         written.append(write_report(folder, material))
     else:
         # One of other results would lie beside these.
-        (folder / "report.html").unlink(missing_ok=True)
+        delete_page(folder)
     for line in _places(args.workdir, run, training, written):
         print(line)
     return document

@@ -334,9 +334,12 @@ def test_nothing_to_show_is_an_error(workdir, capsys):
 
 
 def test_an_old_page_does_not_stay_beside_new_results(workdir, tmp_path):
-    (tmp_path / "report.html").write_text("old")
+    figure = tmp_path / "report/roc.png"
+    figure.parent.mkdir()
+    for old in (tmp_path / "report.html", figure):
+        old.write_text("old")
     evaluate.main([f"--workdir={workdir}", f"--output={tmp_path}", *BARE])
-    assert not (tmp_path / "report.html").exists()
+    assert not (tmp_path / "report.html").exists() and not figure.exists()
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def rows_of(
     of them, is one row.
 
     Raises:
-      ConfigError: runs of one row whose probes had other numbers of seeds.
+      ConfigError: runs of one row without a figure of as many seeds in common.
     """
     asked = {each.name: each for each in questions}
     baselines: dict[str, list[tuple[list[str], Row]]] = {}
@@ -177,13 +177,20 @@ def rows_of(
 def _rows(contestant: Contestant, asked: Mapping[str, Question]) -> Iterator[Row]:
     """One for each encoder that all of its evaluations have: the trained one's by its name."""
     by_run = [dict(_answers(run, asked)) for run in contestant.runs]
-    shared = [key for key in by_run[0] if all(key in found for found in by_run)]
+    # As many answers of each run: otherwise they would not weigh the same in the mean.
+    counts = [{key: len(found) for key, found in each.items()} for each in by_run]
+    first, *others = counts
+    shared = [k for k, n in first.items() if all(each.get(k) == n for each in others)]
+    if not any(key.encoder == "" for key in shared):
+        raise ConfigError(
+            f"the evaluations of the row {contestant.name} have no figure in common, by "
+            "the same protocol and budget and of as many seeds; evaluate them alike"
+        )
     for encoder in dict.fromkeys(key.encoder for key in shared):
         answers: list[tuple[int | None, Answer]] = []
         for key in shared:
             if key.encoder != encoder:
                 continue
-            _check_weights(contestant, key, by_run)
             of_key: list[tuple[int | None, Answer]] = []
             for answer in (each for found in by_run for each in found[key]):
                 # A baseline that the runs share is no seed more.
@@ -194,25 +201,6 @@ def _rows(contestant: Contestant, asked: Mapping[str, Question]) -> Iterator[Row
                     of_key.append(answer)
             answers += of_key
         yield Row(encoder=encoder or contestant.name, answers=answers)
-
-
-def _check_weights(
-    contestant: Contestant,
-    key: Key,
-    by_run: Sequence[Mapping[Key, Sequence[tuple[int | None, Answer]]]],
-) -> None:
-    """Raises ConfigError unless all runs of a row weigh the same in its mean."""
-    counts = [len(found[key]) for found in by_run]
-    if len(set(counts)) > 1:
-        listed = ", ".join(
-            f"{run.folder}: {count}"
-            for run, count in zip(contestant.runs, counts, strict=True)
-        )
-        raise ConfigError(
-            f"runs of the row {contestant.name} have other numbers of answers to "
-            f"{key.task}, {key.protocol}, {key.budget} ({listed}); evaluate them with as "
-            "many --config.seeds"
-        )
 
 
 def _answers(
@@ -296,7 +284,7 @@ def _left_out(
         if missing:
             listed = "; ".join(f"{k.task}, {k.protocol}, {k.budget}" for k in missing)
             found.append(
-                f"{contestant.name}: left out, since not all evaluations have them: "
-                f"{listed}."
+                f"{contestant.name}: left out, since not all evaluations have them, of as "
+                f"many seeds: {listed}."
             )
     return found

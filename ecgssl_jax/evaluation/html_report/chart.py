@@ -14,10 +14,13 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from ecgssl_jax.evaluation.html_report.ink import LIGHT, as_variables
+from ecgssl_jax.evaluation.markdown import minus
 
 # One unit of an SVG is one pixel, and one of matplotlib's points.
 _UNITS = 72
@@ -37,6 +40,9 @@ _MARKS: dict[str, dict[str, Any]] = {
     "dots": {"lw": 1.4, "ls": (0, (1, 2))},
     "band": {"lw": 8, "alpha": 0.45},
 }
+
+# Mark of an encoder -> that of its curves.
+CURVE_MARKS = {"dot": "line", "ring": "line", "diamond": "dashes"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -210,6 +216,11 @@ def _draw(
         )
 
 
+def line_style(mark: str) -> Any:
+    """Of the curves of an encoder with this mark."""
+    return _MARKS[CURVE_MARKS[mark]].get("ls", "-")
+
+
 def shortened(text: str, most: int) -> str:
     """Text of so many letters at most: longer ones lose their middle.
 
@@ -240,3 +251,15 @@ def tidy(axes: Axes, *, grid: str = "y", spines: Sequence[str] = ("bottom",)) ->
     )
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set(fontsize=_SMALL, color=LIGHT["faint"])
+
+
+def share_ticks(axis: Axis, most: int) -> None:
+    """So many ticks of shares or areas at most, as `short` has them."""
+    axis.set_major_locator(MaxNLocator(most))
+    axis.set_major_formatter(lambda value, _: short(value))
+
+
+def short(value: float) -> str:
+    """Of a tick: .8, .85, 1, −.02."""
+    text = f"{abs(value):.3f}".rstrip("0").rstrip(".").removeprefix("0") or "0"
+    return minus(f"-{text}") if value < 0 and text != "0" else text

@@ -2,20 +2,26 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from scipy.special import expit
 
-from ecgssl_jax.evaluation.html_report.chart import TEXT, Chart, Entry, tidy
+from ecgssl_jax.evaluation.html_report.chart import (
+    CURVE_MARKS,
+    TEXT,
+    Chart,
+    Entry,
+    line_style,
+    short,
+    tidy,
+)
 from ecgssl_jax.evaluation.html_report.curve_points import (
     Reliability,
     precision_recall_curve,
     reliability,
     roc_curve,
 )
-from ecgssl_jax.evaluation.html_report.dots import short
 from ecgssl_jax.evaluation.html_report.ink import LIGHT
 from ecgssl_jax.evaluation.html_report.material import Material
 from ecgssl_jax.evaluation.html_report.page import Picture, in_rows
@@ -25,13 +31,8 @@ from ecgssl_jax.evaluation.markdown import figure
 _CLASSES = 8  # at most, the most frequent ones
 # Whose logits are log-odds.
 _CALIBRATED = ("linear", "attention", "predictions", "finetuned", "two_stage")
-# Mark of an encoder -> how its curve is drawn, and what its legend has.
-_LINES: dict[str, dict[str, Any]] = {
-    "dot": {"lw": 2.2},
-    "ring": {"lw": 1.4},
-    "diamond": {"lw": 1.2, "ls": (0, (4, 2.5))},
-}
-_LEGENDS = {"dot": "line", "ring": "line", "diamond": "dashes"}
+# Mark of an encoder -> width of its curves.
+_WIDTHS = {"dot": 2.2, "ring": 1.4, "diamond": 1.2}
 _ENOUGH = 10  # records of a bin, for its share to mean something
 _SQUARE = {"size": (190, 196), "margins": (30, 8, 28, 32)}
 
@@ -285,7 +286,9 @@ def _lines(
     for name, scores in one.scores.items():
         colour, mark = one.styles[name]
         places.append(curve(scores, one.labels))
-        axes.plot(*places[-1].T, color=LIGHT[colour], **_LINES[mark])
+        axes.plot(
+            *places[-1].T, color=LIGHT[colour], lw=_WIDTHS[mark], ls=line_style(mark)
+        )
     x = np.linspace(0, 1, 101)
     even = [np.stack([x, np.interp(x, *points.T)], axis=1) for points in places]
     return np.concatenate(even)
@@ -346,7 +349,7 @@ def _legend(classes: Sequence[Scored]) -> list[Entry]:
     found = []
     for name in (own, *others):
         colour, mark = first.styles[name]
-        found.append(Entry(colour=colour, mark=_LEGENDS[mark], text=name))
+        found.append(Entry(colour=colour, mark=CURVE_MARKS[mark], text=name))
     return found
 
 

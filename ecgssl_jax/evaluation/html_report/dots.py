@@ -5,10 +5,16 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from ecgssl_jax.evaluation.html_report.chart import TEXT, Chart, plain, shortened, tidy
+from ecgssl_jax.evaluation.html_report.chart import (
+    TEXT,
+    Chart,
+    plain,
+    share_ticks,
+    shortened,
+    tidy,
+)
 from ecgssl_jax.evaluation.html_report.ink import LIGHT
 from ecgssl_jax.evaluation.intervals import Interval
-from ecgssl_jax.evaluation.markdown import minus
 
 _ROW = 25  # px
 # Letters of a name: as they are, and smaller; more are cut.
@@ -65,8 +71,7 @@ def dots_chart(
             else:
                 _draw_line(axes, place, line)
         axes.set(xlim=limits, ylim=(len(lines) - 0.4, -0.6), yticks=[])
-        axes.locator_params(axis="x", nbins=5)
-        axes.xaxis.set_major_formatter(lambda value, _: short(value))
+        share_ticks(axes.xaxis, 5)
 
     return Chart(
         draw=draw,
@@ -125,8 +130,9 @@ def _draw_line(axes: Axes, place: float, line: Line) -> None:
 
 def _beside(axes: Axes, place: float, text: str, **style) -> None:
     """Text left of the axes, where it begins at the chart's own edge."""
+    text = shortened(text, _LONG)
     axes.annotate(
-        plain(shortened(text, _LONG)),
+        plain(text),
         (0, place),
         xycoords=("axes fraction", "data"),
         xytext=(-160, 0),
@@ -135,9 +141,3 @@ def _beside(axes: Axes, place: float, text: str, **style) -> None:
         fontsize=TEXT * min(1, _NAME / len(text)),
         **style,
     )
-
-
-def short(value: float) -> str:
-    """Of a tick: .8, .85, 1, −.02."""
-    text = f"{abs(value):.3f}".rstrip("0").rstrip(".").removeprefix("0") or "0"
-    return minus(f"-{text}") if value < 0 and text != "0" else text

@@ -10,10 +10,10 @@ from ecgssl_jax.evaluation.html_report.chart import (
     Chart,
     Entry,
     plain,
+    share_ticks,
     shortened,
     tidy,
 )
-from ecgssl_jax.evaluation.html_report.dots import short
 from ecgssl_jax.evaluation.html_report.ink import LIGHT
 from ecgssl_jax.evaluation.html_report.material import Material
 from ecgssl_jax.evaluation.html_report.page import Picture
@@ -146,8 +146,7 @@ def _chart(
         for place, line in enumerate(lines):
             _draw_line(axes, place, line, styles, room)
         axes.set(xlim=limits, ylim=(len(lines) - 0.3, -0.7), yticks=[])
-        axes.locator_params(axis="x", nbins=6)
-        axes.xaxis.set_major_formatter(lambda value, _: short(value))
+        share_ticks(axes.xaxis, 6)
 
     return Chart(
         draw=draw,

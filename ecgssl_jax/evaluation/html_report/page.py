@@ -214,15 +214,14 @@ def write_page(
 ) -> Path:
     """Writes report.html, and its figures into the folder `report`; returns its path.
 
-    Figures of an earlier page are deleted.
+    An earlier page and its figures are deleted.
 
     Args:
       title: plain text.
       header, footer: HTML.
     """
     pictures = folder / "report"
-    for old in pictures.glob("*.png"):
-        old.unlink()
+    delete_page(folder)
     for section in sections:
         for part in section.parts:
             if not isinstance(part, str):
@@ -230,6 +229,12 @@ def write_page(
     with whole_file(folder / "report.html") as partial:
         partial.write_text(page(title, header, sections, footer), encoding="utf-8")
     return folder / "report.html"
+
+
+def delete_page(folder: Path) -> None:
+    """Deletes report.html and its figures, where there are any."""
+    for path in (folder / "report.html", *folder.glob("report/*.png")):
+        path.unlink(missing_ok=True)
 
 
 def page(title: str, header: str, sections: Sequence[Section], footer: str) -> str:

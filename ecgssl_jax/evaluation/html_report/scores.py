@@ -5,8 +5,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from ecgssl_jax.evaluation.html_report.chart import Chart, Entry, plain, tidy
-from ecgssl_jax.evaluation.html_report.dots import Line, dots_chart, short
+from ecgssl_jax.evaluation.html_report.chart import (
+    CURVE_MARKS,
+    Chart,
+    Entry,
+    line_style,
+    plain,
+    share_ticks,
+    tidy,
+)
+from ecgssl_jax.evaluation.html_report.dots import Line, dots_chart
 from ecgssl_jax.evaluation.html_report.ink import LIGHT
 from ecgssl_jax.evaluation.html_report.page import Picture, in_rows
 from ecgssl_jax.evaluation.html_report.scoreboard import PROTOCOL_NAMES, Scoreboard
@@ -14,10 +22,6 @@ from ecgssl_jax.evaluation.intervals import Interval
 from ecgssl_jax.evaluation.markdown import figure, minus, signed_figure
 from ecgssl_jax.evaluation.scoring import NO_LABELS
 from ecgssl_jax.evaluation.summary import Cell, Key
-
-# Mark of an encoder -> how its curve is drawn, and what the legend has.
-_LINES = {"dot": "-", "ring": "-", "diamond": (0, (4, 2.5))}
-_LEGENDS = {"dot": "line", "ring": "line", "diamond": "dashes"}
 
 
 def encoders_by_task(board: Scoreboard) -> Picture | None:
@@ -147,7 +151,7 @@ def _budget_picture(
     styles = board.styles
     used = [name for name in board.encoders if any(k.encoder == name for k in own)]
     legend = [
-        Entry(colour=styles[x][0], mark=_LEGENDS[styles[x][1]], text=x) for x in used
+        Entry(colour=styles[x][0], mark=CURVE_MARKS[styles[x][1]], text=x) for x in used
     ]
     if texts:
         legend.append(Entry(colour="purple", mark="dots", text="zero-shot"))
@@ -222,7 +226,7 @@ def _budget_chart(
                 values,
                 color=color,
                 lw=2.4 if own else 1.5,
-                ls=_LINES[styles[encoder][1]],
+                ls=line_style(styles[encoder][1]),
                 marker="o",
                 ms=5.5 if own else 4,
                 zorder=4 if own else 3,
@@ -231,8 +235,7 @@ def _budget_chart(
             axes.axhline(texts.mean(), color=LIGHT["purple"], ls=(0, (1, 2)), lw=1.6)
         axes.set_xticks(range(len(budgets)), [plain(each) for each in budgets])
         axes.set_xlim(-0.25, len(budgets) - 0.75)
-        axes.locator_params(axis="y", nbins=5)
-        axes.yaxis.set_major_formatter(lambda value, _: short(value))
+        share_ticks(axes.yaxis, 5)
 
     return Chart(
         draw=draw,

@@ -6,8 +6,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from ecgssl_jax.evaluation.html_report.chart import TEXT, Chart, tidy
-from ecgssl_jax.evaluation.html_report.dots import short
+from ecgssl_jax.evaluation.html_report.chart import (
+    TEXT,
+    Chart,
+    short,
+    tidy,
+)
 from ecgssl_jax.evaluation.html_report.ink import LIGHT, SERIES
 from ecgssl_jax.evaluation.html_report.material import Material
 from ecgssl_jax.evaluation.html_report.page import Picture, in_rows
