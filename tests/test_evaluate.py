@@ -20,7 +20,7 @@ from ecgssl_jax.data.readers.array import array_source
 from ecgssl_jax.data.readers.manifest import Signals
 from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.writing import Settings, prepare_dataset
-from ecgssl_jax.evaluation import probes
+from ecgssl_jax.evaluation import overlap, probes
 from ecgssl_jax.leads import LEADS
 
 CONFIG = Path(__file__).parents[1] / "configs" / "jepa.py"
@@ -324,6 +324,24 @@ def test_a_steps_folder_stands_for_its_run_and_checkpoint(workdir, tmp_path):
 )
 def test_a_run_is_named_once(capsys, flags, message):
     assert message in fails(capsys, *flags)
+
+
+def test_records_that_another_set_had_are_in_the_standing(
+    workdir, tmp_path, monkeypatch
+):
+    found = [overlap.Overlap(name="other", records=2)]
+    monkeypatch.setattr(overlap, "overlaps", lambda *args: found)
+    evaluate.main([f"--workdir={workdir}", f"--output={tmp_path}", *BARE])
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert document["standing"]["title"] == "Partly known records"
+    assert any("saw 2 of these records" in note for note in document["notes"])
+
+
+def test_one_training_fold_is_enough_for_the_test_folds(workdir, tmp_path):
+    folds = ["--config.train_folds=8", "--config.valid_folds=9", "--test"]
+    evaluate.main([f"--workdir={workdir}", f"--output={tmp_path}", *BARE, *folds])
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert document["folds"]["fit"] == [8] and document["folds"]["report"] == [10]
 
 
 def test_nothing_to_show_is_an_error(workdir, capsys):

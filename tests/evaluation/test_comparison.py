@@ -7,7 +7,7 @@ import pytest
 from ecgssl_jax.evaluation import comparison
 from ecgssl_jax.evaluation.comparison import Contestant
 from ecgssl_jax.settings import ConfigError
-from tests.evaluation.evaluated import TRAINED, leave, logits, reported
+from tests.evaluation.evaluated import TRAINED, answer, leave, logits, reported
 
 SPECTRUM = logits(2, seed=7)
 
@@ -61,6 +61,15 @@ def test_baselines_that_differ_by_rounding_are_the_same(tmp_path):
         ("a", 2),
         ("b", 2),
     ]
+
+
+@pytest.mark.parametrize(("size", "same"), [(100, True), (1, False)])
+def test_rounding_is_judged_by_the_largest_logit(size, same):
+    one, other = (
+        answer(size * SPECTRUM / np.abs(SPECTRUM).max() + x, reported())
+        for x in (0, 0.03)
+    )
+    assert comparison._are_close(one, other) == same
 
 
 def test_other_records_are_refused(tmp_path):
