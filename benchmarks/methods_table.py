@@ -16,6 +16,13 @@ at a time are done sooner, each on one of them:
   taskset -c 1 python -m benchmarks.methods_table --root=data --seeds 1
 
 `--results=benchmarks/methods_table --show` prints the figures that come with the project.
+
+More samples, on a GPU: ten times as many as those steps had, in batches four times as
+large, from the GPU's memory:
+
+  python -m benchmarks.methods_table --root=data --seeds 0 --cache=device \\
+      --steps-of=benchmarks/methods_table --times=10 --batch-times=4 \\
+      --output=runs/ten_times
 """
 
 import argparse
@@ -42,9 +49,7 @@ ENCODERS: Mapping[str, Mapping[str, Any]] = {
 }
 # Row -> config file and changes to it.
 METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    # The config's momentum is one for longer runs: the encoder that is kept, an average,
-    # would lag by a third of so short a one.
-    "JEPA": ("jepa", {"method.ema": (0.99, 0.999)}),
+    "JEPA": ("jepa", {}),
     "SimCLR": ("simclr", {}),
     "BYOL": ("byol", {}),
     "CLOCS": ("clocs", {}),
@@ -53,6 +58,12 @@ METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         for mode in ("clip", "exclude", "positive", "multi_positive")
     },
     "supervised": ("supervised", {}),
+}
+# Further changes for runs that see no more than their minutes come to.
+SHORT: Mapping[str, Mapping[str, Any]] = {
+    # The config's momentum is one for longer runs: the encoder that is kept, an average,
+    # would lag by a third of so short a one.
+    "JEPA": {"method.ema": (0.99, 0.999)},
 }
 
 
@@ -63,8 +74,15 @@ def plan() -> Iterator[tuple[str, str]]:
             yield encoder, method
 
 
-def command(encoder: str, method: str, seed: int, steps: int, root: str) -> list[str]:
-    """The entry point's arguments for a run of so many steps."""
+def command(
+    encoder: str,
+    method: str,
+    seed: int,
+    steps: int,
+    root: str,
+    more: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """The entry point's arguments for a run of so many steps, with `more` settings."""
     file, changes = METHODS[method]
     settings = {
         "model": dict(ENCODERS[encoder]),
@@ -74,6 +92,7 @@ def command(encoder: str, method: str, seed: int, steps: int, root: str) -> list
         "checkpoint.every": max(steps // 4, 1),
         "evaluators.probe.every": max(steps // 3, 1),
         **changes,
+        **(more or {}),
     }
     flags = [f"--config.{key}={value!r}" for key, value in settings.items()]
     module = [sys.executable, "-m", "ecgssl_jax.main"]
@@ -92,21 +111,48 @@ class Folders:
     Attributes:
       root: of the prepared set.
       workdirs: of the runs; needed until they are done.
-      results: one small file for each number of steps and each run that is done.
+      steps: one small file for each number of steps.
+      results: one small file for each run that is done.
     """
 
     root: str
     workdirs: Path
+    steps: Path
     results: Path
 
 
-def choose_steps(encoder: str, method: str, minutes: float, folders: Folders) -> int:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much more a run sees than its minutes come to.
+
+    Attributes:
+      times: as many samples.
+      batch_times: as large batches, so that as many fewer steps see them.
+      cache: `config.data.cache`.
+    """
+
+    times: float = 1.0
+    batch_times: int = 1
+    cache: str = "host"
+
+    def settings(self, method: str, batch_size: int) -> dict[str, Any]:
+        """Of the config, for a row whose batches without scale have `batch_size`."""
+        return {
+            "batch_size": batch_size * self.batch_times,
+            "data.cache": self.cache,
+            **(SHORT.get(method, {}) if self.times <= 1 else {}),
+        }
+
+
+def choose_steps(
+    encoder: str, method: str, minutes: float, folders: Folders
+) -> dict[str, Any]:
     """Steps that take `minutes` by the speed of a short run, chosen once.
 
     Rows of one config file, such as the modes of MECLIP, take the same number.
     """
     config, _ = METHODS[method]
-    file = folders.results / f"{name_of(encoder, config)}_steps.json"
+    file = folders.steps / f"{name_of(encoder, config)}_steps.json"
     if not file.exists():
         workdir = folders.workdirs / f"{name_of(encoder, config)}_speed"
         measure = command(encoder, method, 0, MEASURED_STEPS, folders.root)
@@ -122,17 +168,26 @@ def choose_steps(encoder: str, method: str, minutes: float, folders: Folders) ->
             "minutes": minutes,
         }
         write(file, chosen)
-    return json.loads(file.read_text())["steps"]
+    return json.loads(file.read_text())
 
 
-def run(encoder: str, method: str, seed: int, minutes: float, folders: Folders) -> None:
+def run(
+    encoder: str,
+    method: str,
+    seed: int,
+    minutes: float,
+    folders: Folders,
+    scale: Scale,
+) -> None:
     """Trains, evaluates and keeps the figures, unless that is done."""
     file = folders.results / f"{name_of(encoder, method, seed)}.json"
     if file.exists():
         return
-    steps = choose_steps(encoder, method, minutes, folders)
+    chosen = choose_steps(encoder, method, minutes, folders)
+    steps = round(chosen["steps"] * scale.times / scale.batch_times)
     workdir = folders.workdirs / name_of(encoder, method, seed)
-    train = command(encoder, method, seed, steps, folders.root)
+    more = scale.settings(method, chosen["batch_size"])
+    train = command(encoder, method, seed, steps, folders.root, more)
     subprocess.run([*train, f"--workdir={workdir}"], check=True)
     evaluate = [sys.executable, "-m", "ecgssl_jax.evaluate", f"--workdir={workdir}"]
     evaluate += ["--checkpoint=newest", f"--config.tasks={','.join(TASKS)}"]
@@ -192,7 +247,8 @@ def table(found: Mapping[tuple[str, str], Mapping], seeds: Sequence[int]) -> str
 
     Mean and standard deviation of the seeds, or what is there and how many seeds.
     """
-    columns = list(itertools.product(ENCODERS, TASKS))
+    encoders = [encoder for encoder in ENCODERS if (encoder, "random") in found]
+    columns = list(itertools.product(encoders, TASKS))
     header = ["macro AUROC, fold 9", *(" ".join(column) for column in columns)]
     rows = []
     for row in ("random", *METHODS):
@@ -233,11 +289,11 @@ def retrieval_table(runs: Mapping[tuple[str, str, int], dict]) -> str:
     return markdown_table(["recall, fold 9", "", *columns], body)
 
 
-def budget_table(results: Path) -> str:
+def budget_table(folder: Path) -> str:
     """Markdown: what each config's minutes came to."""
     rows = []
     for encoder, config in dict.fromkeys((e, METHODS[m][0]) for e, m in plan()):
-        file = results / f"{name_of(encoder, config)}_steps.json"
+        file = folder / f"{name_of(encoder, config)}_steps.json"
         if file.exists():
             chosen = json.loads(file.read_text())
             numbers = (chosen["steps"], chosen["batch_size"])
@@ -255,14 +311,24 @@ def main() -> None:
     add("--output", type=Path, default=Path("runs/methods_table"), help="of the runs")
     add("--results", type=Path, help="of what is done; default: OUTPUT/results")
     add("--minutes", type=float, default=15.0)
+    add("--steps-of", type=Path, help="folder of the steps; default: the results'")
+    add("--times", type=float, default=1.0, help="as many samples")
+    add("--batch-times", type=int, default=1, help="as large batches")
+    add("--cache", default=Scale.cache, choices=("none", "host", "device"))
     add("--seeds", type=int, nargs="+", default=[0, 1])
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="to run")
     add("--measure", action="store_true", help="choose the steps only")
     add("--show", action="store_true", help="print what there is")
     args = parser.parse_args()
     results = args.results or args.output / "results"
-    folders = Folders(root=args.root, workdirs=args.output, results=results)
-    for folder in (folders.workdirs, folders.results):
+    folders = Folders(
+        root=args.root,
+        workdirs=args.output,
+        steps=args.steps_of or results,
+        results=results,
+    )
+    scale = Scale(times=args.times, batch_times=args.batch_times, cache=args.cache)
+    for folder in (folders.workdirs, folders.steps, folders.results):
         folder.mkdir(parents=True, exist_ok=True)
     if args.measure:
         for encoder, method in plan():
@@ -270,10 +336,10 @@ def main() -> None:
     elif not args.show:
         for seed, (encoder, method) in itertools.product(args.seeds, plan()):
             if method in args.methods:
-                run(encoder, method, seed, args.minutes, folders)
+                run(encoder, method, seed, args.minutes, folders, scale)
     runs = done(results, args.seeds)
     print(table(scores(runs), args.seeds))
-    print(f"\n{retrieval_table(runs)}\n\n{budget_table(results)}")
+    print(f"\n{retrieval_table(runs)}\n\n{budget_table(folders.steps)}")
 
 
 if __name__ == "__main__":

@@ -274,7 +274,9 @@ class ViT(nn.Module):
         if self.num_registers:
             shape = (self.num_registers, self.width)
             registers = self.param("registers", nn.initializers.normal(0.02), shape)
-            registers = jnp.broadcast_to(registers.astype(x.dtype), (len(x), *shape))
+            registers = jnp.broadcast_to(
+                registers.astype(x.dtype), (x.shape[0], *shape)
+            )
             x = jnp.concatenate([registers, x], axis=1)
             if valid is not None:
                 padding = ((0, 0), (self.num_registers, 0))
@@ -339,7 +341,7 @@ class Predictor(nn.Module):
             "mask_token", nn.initializers.normal(0.02), (self.width,)
         ).astype(x.dtype)
         x = jnp.where(is_context[..., None], x, mask_token)
-        shape = (len(x), indices.shape[1] - context.shape[1], self.width)
+        shape = (x.shape[0], indices.shape[1] - context.shape[1], self.width)
         x = jnp.concatenate([x, jnp.broadcast_to(mask_token, shape)], axis=1)
         x = x + jnp.asarray(positions, x.dtype)[indices]
         x = transformer(self)(x, valid)

@@ -107,8 +107,49 @@ def test_a_run_that_is_done_is_not_repeated(tmp_path, monkeypatch):
     monkeypatch.setattr(
         methods_table.subprocess, "run", lambda *x, **y: pytest.fail("was started")
     )
-    folders = methods_table.Folders(root="", workdirs=tmp_path, results=tmp_path)
-    methods_table.run("ViT-XS", "SimCLR", 0, 15.0, folders)
+    folders = methods_table.Folders(
+        root="", workdirs=tmp_path, steps=tmp_path, results=tmp_path
+    )
+    methods_table.run("ViT-XS", "SimCLR", 0, 15.0, folders, methods_table.Scale())
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        ({}, {"steps": "100", "batch_size": "32", "method.ema": "(0.99, 0.999)"}),
+        (
+            {"times": 10, "batch_times": 4, "cache": "device"},
+            {"steps": "250", "batch_size": "128", "data.cache": "'device'"},
+        ),
+    ],
+)
+def test_more_samples_come_in_larger_batches(tmp_path, monkeypatch, scale, expected):
+    chosen = dict(steps=100, batch_size=32, samples_per_second=3.6, minutes=15)
+    steps, results = tmp_path / "steps", tmp_path / "results"
+    for folder in (steps, results):
+        folder.mkdir()
+    methods_table.write(steps / "vit-xs_jepa_steps.json", chosen)
+    commands = []
+
+    def start(words, check):
+        commands.append(words)
+        if "ecgssl_jax.evaluate" in words:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(methods_table.subprocess, "run", start)
+    folders = methods_table.Folders(
+        root="data", workdirs=tmp_path, steps=steps, results=results
+    )
+    scale = methods_table.Scale(**scale)
+    with pytest.raises(KeyboardInterrupt):
+        methods_table.run("ViT-XS", "JEPA", 0, 15.0, folders, scale)
+    flags = dict(
+        word.removeprefix("--config.").split("=", 1)
+        for word in commands[0]
+        if word.startswith("--config.")
+    )
+    assert expected.items() <= flags.items()
+    assert ("method.ema" in flags) == ("method.ema" in expected)
 
 
 def test_readme_shows_the_runs_that_come_with_the_project():
@@ -119,6 +160,9 @@ def test_readme_shows_the_runs_that_come_with_the_project():
     text = (root / "README.md").read_text(encoding="utf-8")
     assert methods_table.table(methods_table.scores(runs), (0, 1)) in text
     assert methods_table.retrieval_table(runs) in text
+    more = methods_table.done(root / "benchmarks/methods_table/ten_times", (0,))
+    assert len(more) == len(methods_table.METHODS)
+    assert methods_table.table(methods_table.scores(more), (0,)) in text
     budget = methods_table.budget_table(root / "benchmarks/methods_table")
     assert budget in (root / "benchmarks/README.md").read_text(encoding="utf-8")
 
