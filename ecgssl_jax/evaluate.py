@@ -43,7 +43,7 @@ from ecgssl_jax.evaluation.online import ProbeSettings, selecting_probe
 from ecgssl_jax.evaluation.provenance import provenance_of
 from ecgssl_jax.evaluation.questions import Question
 from ecgssl_jax.evaluation.rows import probed_rows
-from ecgssl_jax.evaluation.settings import TUNING, Evaluation, parse
+from ecgssl_jax.evaluation.settings import SUPERVISED, TUNING, Evaluation, parse
 from ecgssl_jax.evaluation.split import Split, final_split, validation_split
 from ecgssl_jax.evaluation.standing import Standing, standing_of
 from ecgssl_jax.evaluation.summary import Cell, Key, Row, summarise
@@ -296,7 +296,9 @@ def _answered(
     placed = [each.within(rows) for each in asked]
     names = prepared.index["record_id"][rows]
     found = probed_rows(contenders, placed, split, settings, seeds, names=names)
-    if not set(TUNING) & set(settings.protocols):
+    if not set(TUNING) & set(settings.protocols) and (
+        SUPERVISED not in settings.baselines
+    ):
         return found, []
     # TensorFlow, which feeds the training, is not for those who only probe.
     from ecgssl_jax.finetuning import FineTuner, with_tuned_rows

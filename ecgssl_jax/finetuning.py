@@ -106,7 +106,7 @@ class FineTuner:
         """The model that learns from these labels.
 
         Args:
-          budget, seed: of the labels; also the seed of the training.
+          budget, seed: of the labels, a share; also the seed of the training.
           probe_first: whether the classifier begins as a linear probe.
           scratch: whether the encoder begins random instead.
 
@@ -136,7 +136,11 @@ class FineTuner:
         if scratch:
             steps, rate = settings.scratch_steps, settings.scratch_learning_rate
         # As many passes over fewer labels, though not less than a tenth of the steps.
-        assert budget.share is not None  # `Evaluation` refuses others
+        if budget.share is None:
+            raise ConfigError(
+                "a model learns all tasks at once, whose classes differ: it takes shares "
+                "of the patients, such as '10 %'"
+            )
         steps = max(round(steps * max(budget.share, 0.1)), 1)
         every = max(round(steps / settings.looks), 1)
         place = self.prepared.directory.parent
@@ -213,14 +217,15 @@ def with_tuned_rows(
 ) -> tuple[list[Row], list[str]]:
     """The rows, the last one with the trained encoder's answers of these protocols.
 
-    Before it, if it is asked for, a row of models from scratch. A model that cannot be
-    trained costs its own figures alone.
+    Before it, if it is asked for, a row of models from scratch, whose answers, where no
+    protocol trains, are their predictions. A model that cannot be trained costs its own
+    figures alone.
 
     Returns:
       The rows, and a note on each model that could not be trained.
 
     Raises:
-      ConfigError, TrainingDiverged: no model could be trained.
+      ConfigError, TrainingDiverged: no model could be trained, and there is no probe.
     """
     protocols: list[Protocol] = [each for each in TUNING if each in settings.protocols]
     failures: list[tuple[str, Exception]] = []
@@ -229,7 +234,7 @@ def with_tuned_rows(
         found = []
         together: list[list[Protocol]] = [[each] for each in protocols]
         if scratch:
-            together = [protocols]
+            together = [protocols or ["predictions"]]
         for text, seed, some in itertools.product(settings.budgets, seeds, together):
             try:
                 answers = list(
@@ -252,7 +257,7 @@ def with_tuned_rows(
     if SUPERVISED in settings.baselines:
         scratch = tuned(SUPERVISED, scratch=True)
     own_answers = tuned(own.encoder, scratch=False)
-    if failures and not scratch and not own_answers:
+    if failures and not scratch and not own_answers and not own.answers:
         raise failures[0][1]
     if scratch:
         baselines.append(Row(encoder=SUPERVISED, answers=scratch))

@@ -178,6 +178,35 @@ def test_a_model_that_cannot_be_trained_costs_its_own_figures_alone(
         evaluate.main([*flags, "--config.budgets=25 %"])
 
 
+def test_without_a_protocol_that_trains_the_supervised_model_predicts(
+    workdir, evaluated, tmp_path
+):
+    flags = [f"--workdir={workdir}", *FLAGS, f"--output={tmp_path}"]
+    flags.append("--config.protocols=linear")
+    evaluate.main([*flags, "--config.budgets=5 per class,100 %"])
+    document = json.loads((tmp_path / "results.json").read_text())
+    found = {
+        (x["encoder"][:4], x["protocol"], x["budget"]): x["macro_auroc"]
+        for x in document["results"]
+    }
+    assert set(found) == {
+        ("pre-", "linear", "5 per class"),
+        ("pre-", "linear", "100 %"),
+        ("supe", "predictions", "100 %"),
+    }
+    # The same model as where protocols train.
+    (expected,) = (
+        x["macro_auroc"]
+        for x in evaluated[0]["results"]
+        if (x["encoder"], x["protocol"], x["budget"])
+        == ("supervised model", "two_stage", "100 %")
+    )
+    assert found["supe", "predictions", "100 %"] == expected
+    notes = " ".join(document["notes"])
+    assert "The supervised model began random" in notes
+    assert "supervised model, predictions, 5 per class, seed 0: no figures" in notes
+
+
 def test_budgets_by_class_are_refused():
     with pytest.raises(ValueError, match="two_stage learn all tasks at once"):
         Evaluation(protocols=("two_stage",), budgets=("10 per class",))

@@ -144,7 +144,12 @@ def _probe_notes(
         lines.append(
             f"{' and '.join(trained)}: the encoder is trained as well, by one model for "
             f"all tasks on folds {shown(split.fit)}; of its steps fold "
-            f"{shown(split.select)} selected the best. The {SUPERVISED} began random."
+            f"{shown(split.select)} selected the best."
+        )
+    if any(key.encoder == SUPERVISED for key in cells):
+        lines.append(
+            f"The {SUPERVISED} began random and learned all tasks at once on folds "
+            f"{shown(split.fit)}; of its steps fold {shown(split.select)} selected the best."
         )
     lines += [_UNFITTED[name] for name in _protocols(cells) if name in _UNFITTED]
     if split.refit:

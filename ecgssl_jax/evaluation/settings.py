@@ -97,8 +97,9 @@ class Evaluation:
         each of these two is always among them where the model can.
       budgets: what labels to fit them to: '1 %' of the patients, '10 per class'.
       seeds: of random encoders, budgets and attention probes; None for the run's.
-      baselines: rows beside the encoder's; a 'supervised model', trained from scratch,
-        where protocols train.
+      baselines: rows beside the encoder's; a 'supervised model', trained from scratch
+        for each budget and seed, stands under the protocols that train, or, where none
+        does, under 'predictions'.
       prompts: JSON file of texts that say what a label means, label -> texts or
         language -> label -> texts; None for the package's own, of PTB-XL's statements.
       prompt_languages: to take of that file; none for all, as one ensemble.
@@ -118,11 +119,7 @@ class Evaluation:
     protocols: tuple[Protocol, ...] = ("linear",)
     budgets: tuple[str, ...] = ("100 %",)
     seeds: tuple[int, ...] | None = None
-    baselines: tuple[Baseline, ...] = (
-        "log spectrum",
-        "random encoder",
-        "supervised model",
-    )
+    baselines: tuple[Baseline, ...] = ("log spectrum", "random encoder")
     prompts: str | None = None
     prompt_languages: tuple[str, ...] = ()
     attention: AttentionSettings = AttentionSettings()

@@ -52,6 +52,7 @@ def test_the_config_asks_for_every_task_protocol_and_budget():
     found = parse(config_files.load(CONFIG, {"seeds": (3, 4)}))
     assert found.tasks == ("every",) and found.seeds == (3, 4)
     assert len(found.protocols) == 3 and found.budgets == ("1 %", "10 %", "100 %")
+    assert "supervised model" in found.baselines
 
 
 def test_the_argument_of_the_config_changes_settings():
