@@ -23,7 +23,7 @@ from absl import logging
 from ecgssl_jax import encoder as encoders
 from ecgssl_jax.checkpoint import silence_echoes
 from ecgssl_jax.embeddings_file import Columns, check_ending, open_writer
-from ecgssl_jax.errors import exit_with_message
+from ecgssl_jax.errors import UserError, exit_with_message
 from ecgssl_jax.memory import keep_freed_memory
 from ecgssl_jax.output_folder import check_writable
 from ecgssl_jax.recordings import add_sources, open_recordings, shared_arguments
@@ -41,9 +41,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output", required=True, type=Path, help="the file: .parquet or .npz")
     add(
         "--features",
-        choices=("pooled", "tokens"),
+        choices=("pooled", "tokens", "by_lead"),
         default="pooled",
-        help="a vector for each recording, or all of its tokens; default pooled",
+        help="a vector for each recording (the default), all of its tokens, or a vector "
+        "for each lead, zeros where it is missing, of an encoder that sees them one by "
+        "one (CLOCS with method.mode cmlc or cmsmlc)",
     )
     add_sources(parser, shared)
     return parser
@@ -73,11 +75,19 @@ def embed(args: argparse.Namespace) -> None:
         statistics=args.statistics,
         tokens=args.features == "tokens",
     )
+    leads = encoder.frozen.method.leads
+    if args.features == "by_lead" and not leads:
+        raise UserError(
+            "--features=by_lead: this encoder sees all leads together; one that CLOCS "
+            "trained with method.mode cmlc or cmsmlc sees them one by one"
+        )
     source = open_recordings(encoder, args)
     with open_writer(args.output) as writer:
         for ids, columns, found in source.batches():
             writer.write(_columns(ids, columns, found, args.features))
     print(f"{args.output}: {source.used} recordings, {args.features} features")
+    if args.features == "by_lead":
+        print(f"leads, in this order: {', '.join(leads)}")
     source.name_rejected(args.output)
 
 

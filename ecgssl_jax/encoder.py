@@ -132,7 +132,9 @@ class Encoder:
         Returns:
           'pooled' [B, D] float32, the mean over the windows; 'tokens' [B, W * N, D]
           float32, of W windows of N tokens; where some windows are not full,
-          'tokens_valid' [B, W * N] bool. Without B where `ecg` had none.
+          'tokens_valid' [B, W * N] bool; of an encoder that sees leads one by one,
+          'by_lead' [B, L, D] float32, zeros where a lead is missing. Without B where `ecg`
+          had none.
 
         Raises:
           ValueError: shapes, rates, units or leads that are none; a recording that cannot

@@ -64,6 +64,11 @@ def test_tokens_keep_their_axes(workdir, of_set):
     np.testing.assert_array_equal(row, archive["embedding"][2])
 
 
+def test_features_of_single_leads_need_an_encoder_that_sees_them(of_set):
+    with pytest.raises(SystemExit, match="sees all leads together"):
+        of_set("leads.npz", "--features=by_lead")
+
+
 def test_raw_recordings_are_embedded_and_the_unusable_are_named(workdir, tmp_path):
     rows = ["path"]
     for seed in range(3):

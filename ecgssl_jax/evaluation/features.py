@@ -14,12 +14,13 @@ from ecgssl_jax.sharding import to_devices
 from ecgssl_jax.signals import Statistics, prepare
 
 # (params, extra, statistics, batch) -> 'pooled' [B, D]; of classifiers 'logits' [B, Y];
+# of encoders that see single leads 'by_lead' [B, L, D];
 # 'tokens' [B, N, D] and, where records can be short, 'tokens_valid' [B, N].
 FeatureFunction = Callable[[Any, Any, Statistics, Any], dict[str, jax.Array]]
 
 
 # What a record has one of, the mean over its windows.
-_MEANS = ("pooled", "logits")
+_MEANS = ("pooled", "logits", "by_lead")
 
 
 class Signals(Protocol):
@@ -90,7 +91,8 @@ def extract(
       batch_size: windows that are encoded at a time.
 
     Returns:
-      'pooled' [n, D] float32; where the function gives them, 'logits' [n, Y] float32,
+      'pooled' [n, D] float32; where the function gives them, 'logits' [n, Y] and
+      'by_lead' [n, L, D] float32,
       'tokens' [n, W * N, D], and 'tokens_valid' [n, W * N] bool if some windows are not full.
     """
     windows = int(window_count(signals.length, crop))
@@ -112,7 +114,7 @@ def extract(
             value = np.asarray(value).reshape(step, windows, *value.shape[1:])
             value = value[: len(wanted)]
             if name in _MEANS:
-                value = np.einsum("nwd,nw->nd", value, weights.astype(np.float32))
+                value = np.einsum("nw...,nw->n...", value, weights.astype(np.float32))
             else:
                 value = value.reshape(len(wanted), -1, *value.shape[3:])
             collected.setdefault(name, []).append(value)

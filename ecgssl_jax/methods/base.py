@@ -98,7 +98,9 @@ class Method(Protocol):
         """Of that encoder, in evaluation mode: 'pooled' [B, D] and 'tokens' [B, N, D].
 
         Where a record can be shorter than the crop, also 'tokens_valid' [B, N] bool;
-        of a method that asks for labels, also 'logits' [B, Y].
+        of a method that asks for labels, also 'logits' [B, Y]; of one that shows the
+        encoder its `leads` one by one, also 'by_lead' [B, L, D], zeros where a record
+        lacks the lead.
         """
         ...
 

@@ -221,13 +221,34 @@ class Clocs:
         found = self.encoder.features(
             *self.kept(params, extra), joined.ecg, joined.length
         )
-        tokens, valid = found["tokens"], found.get("tokens_valid")
-        tokens = tokens.reshape(batch["ecg"].shape[0], -1, tokens.shape[-1])
-        if valid is None:
-            return {"pooled": mean_pool(tokens), "tokens": tokens}
-        valid = valid.reshape(tokens.shape[:2])
-        pooled = mean_pool(tokens, valid)
-        return {"pooled": pooled, "tokens": tokens, "tokens_valid": valid}
+        records = batch["ecg"].shape[0]
+
+        def split(x):
+            """[records, views, ...]."""
+            return x.reshape(records, len(views), *x.shape[1:])
+
+        def flat(x):
+            """A record's views one after the other: [records, N, ...]."""
+            return x.reshape(records, -1, *x.shape[3:])
+
+        tokens = split(found["tokens"])
+        if "tokens_valid" not in found:
+            return {"pooled": mean_pool(flat(tokens)), "tokens": flat(tokens)}
+        valid = split(found["tokens_valid"])
+        features = {
+            "pooled": mean_pool(flat(tokens), flat(valid)),
+            "tokens": flat(tokens),
+            "tokens_valid": flat(valid),
+        }
+        if self.leads:
+            # The views go through the leads, of each half anew.
+            step = len(self.leads)
+            alone = [
+                mean_pool(flat(tokens[:, lead::step]), flat(valid[:, lead::step]))
+                for lead in range(step)
+            ]
+            features["by_lead"] = jnp.stack(alone, axis=1)
+        return features
 
 
 def _both(one: jax.Array | None, other: jax.Array | None) -> jax.Array | None:

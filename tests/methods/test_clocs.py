@@ -111,6 +111,25 @@ def test_features_are_the_mean_over_the_leads_that_a_record_has():
     expected[2] = alone[0][2]
     np.testing.assert_allclose(found["pooled"], expected, atol=1e-6)
     assert found["tokens_valid"].sum(axis=1).tolist() == [10, 10, 5, 10]
+    by_lead = np.stack(alone, axis=1)
+    by_lead[2, 1] = 0
+    np.testing.assert_allclose(found["by_lead"], by_lead, atol=1e-6)
+
+
+def test_features_of_a_lead_are_the_mean_over_the_halves():
+    settings = clocs.Settings(mode="cmsmlc", leads=("II", "V2"))
+    method = clocs.build(settings, ResNet(**SMALL), steps=1, masks=None)
+    inputs = batch()
+    parameters = method.init(jax.random.key(0), inputs)
+    found = method.features(*parameters, inputs)["by_lead"]
+    for place, lead in enumerate(("II", "V2")):
+        shown = np.where(np.arange(12) == LEADS.index(lead), inputs["ecg"], 0)
+        encoder = [tree["encoder"] for tree in parameters]
+        halves = [
+            method.encoder.features(*encoder, half)["pooled"]
+            for half in np.split(shown, 2, axis=1)
+        ]
+        np.testing.assert_allclose(found[:, place], np.mean(halves, axis=0), atol=1e-6)
 
 
 def test_a_lead_that_a_record_lacks_is_not_in_the_batch_statistics():
