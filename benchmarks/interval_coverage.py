@@ -6,7 +6,8 @@ Each sample has patients with one to three records, labels that a patient tends 
 and scores that are correlated within patients, labels and encoders; their true AUROCs
 are known in closed form. Scenarios: a fold of PTB-XL (71 labels, from one positive on);
 superclasses; a small set; positives of which a fifth look like negatives; positives that
-vary twice as much as negatives.
+vary twice as much as negatives; labels that most patients have; three labels of a dozen
+positives each. Labels are grouped by the patients of their rarer kind.
 """
 
 import argparse
@@ -62,6 +63,14 @@ SCENARIOS = {
     "small": Scenario(patients=300, **_PTBXL),
     "a fifth unseen": Scenario(patients=1400, unseen=0.2, **_PTBXL),
     "spread 2": Scenario(patients=1400, spread=2.0, **_PTBXL),
+    "turned round": Scenario(
+        patients=1400, prevalence=1 - _PTBXL["prevalence"], separation=_SEPARATION
+    ),
+    "three rare ones": Scenario(
+        patients=1400,
+        prevalence=np.array([0.008, 0.009, 0.01]),
+        separation=np.array([2.0, 1.5, 2.5]),
+    ),
 }
 
 

@@ -8,7 +8,7 @@
 
 Raw recordings are prepared on the way as `python -m ecgssl_jax.prepare` does it, each as
 a whole, and normalised by the statistics of the encoder's training set; those of a
-prepared set by the set's own. What cannot be used is left out and named in
+prepared set by the set's own, unless --statistics names a training set. What cannot be used is left out and named in
 OUTPUT.rejected.csv. Only a batch is in memory at a time.
 """
 
@@ -81,7 +81,8 @@ def embed(args: argparse.Namespace) -> None:
             "--features=by_lead: this encoder sees all leads together; one that CLOCS "
             "trained with method.mode cmlc or cmsmlc sees them one by one"
         )
-    source = open_recordings(encoder, args)
+    own_statistics = args.statistics is None
+    source = open_recordings(encoder, args, own_statistics=own_statistics)
     with open_writer(args.output) as writer:
         for ids, columns, found in source.batches():
             writer.write(_columns(ids, columns, found, args.features))

@@ -198,7 +198,9 @@ class _Signals:
 def _check(ecg: np.ndarray, rate: float, leads: Sequence[str]) -> None:
     if isinstance(leads, str):
         raise ValueError(f"leads={leads!r}: expected a list of names, such as {LEADS}")
-    if ecg.ndim not in (2, 3) or not ecg.size or ecg.shape[-1] != len(leads):
+    if not ecg.size:
+        raise ValueError(f"ecg of shape {ecg.shape}: there is nothing in it")
+    if ecg.ndim not in (2, 3) or ecg.shape[-1] != len(leads):
         hint = ""
         if ecg.ndim >= 2 and ecg.shape[-2] == len(leads):
             hint = "; the last axis is the leads': swap it with the one before"

@@ -14,6 +14,7 @@ workdir's folder `evaluation` (`evaluation-SET` of another set) as results.md, .
 import argparse
 import dataclasses
 import datetime
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -107,6 +108,7 @@ def _choose_checkpoint(args: argparse.Namespace) -> None:
                 "name a run, with --workdir=runs/jepa or --checkpoint=runs/jepa/best/4000"
             )
         args.path, args.which = args.workdir, args.checkpoint
+        args.workdir = runs.workdir_of(args.path)
         return
     if args.workdir is not None:
         raise UserError(
@@ -131,6 +133,7 @@ class _Outcome:
       reported: the questions, of the reported records alone.
       cells: the answers; empty where nothing was asked.
       notes: what a reader must know.
+      test_reads: how often the test folds were read for results in the same place.
       retrieval: by the name of the direction.
       pooled: [N, D] features of the `labelled` records; None where nothing was asked.
     """
@@ -145,6 +148,7 @@ class _Outcome:
     reported: Sequence[Question]
     cells: Mapping[Key, Cell]
     notes: Sequence[str]
+    test_reads: int
     retrieval: Mapping[str, retrieval.Retrieval]
     pooled: np.ndarray | None
 
@@ -206,6 +210,10 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
         level=settings.level,
         provenance=provenance,
     )
+    reads = 0
+    if args.test:
+        reads = 1 + _earlier_reads(_folder(args, encoder.run, prepared))
+        notes.insert(0, report.test_note(split, reads))
     standing = standing_of(
         split,
         provenance,
@@ -224,6 +232,7 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
         reported=reported,
         cells=cells,
         notes=[*notes, *failures, *overlap.notes(known)],
+        test_reads=reads,
         retrieval=found,
         pooled=rows[-1].pooled if rows else None,
     )
@@ -334,6 +343,7 @@ def _publish(
         "data": prepared.name,
         "folds": dataclasses.asdict(outcome.split),
         "test_folds_were_read": args.test,
+        "test_reads": outcome.test_reads,
         "standing": dataclasses.asdict(outcome.standing),
         "settings": dataclasses.asdict(settings),
         "training": training,
@@ -403,6 +413,15 @@ def _folder(args: argparse.Namespace, run: runs.Run, prepared: PreparedSet) -> P
     if args.test:
         parts.append("test")
     return args.workdir / "-".join(parts)
+
+
+def _earlier_reads(folder: Path) -> int:
+    """How often the test folds were read for the results in the folder."""
+    try:
+        document = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        return int(document["test_reads"])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def _places(

@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     with exit_with_message("export"):
         folder = Path(args.output)
         check_writable(folder)
+        exported.check_folder(folder)
         encoder = encoders.load(
             args.workdir, which=args.checkpoint, statistics=args.statistics
         )

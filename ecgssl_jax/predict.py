@@ -6,8 +6,11 @@
         --source=data/mine --folds=9 --output=predictions.csv
 
 Of a model that was trained on labels (`configs/supervised.py`): a line for each
-recording, a column for each label, the mean of its windows' log-odds as a probability.
-Recordings are read as by `python -m ecgssl_jax.embed`.
+recording, a column for each label, the mean of its windows' log-odds as a probability. In a
+prepared set a long recording is several records, told by their `offset`, samples from its
+start.
+Recordings are read as by `python -m ecgssl_jax.embed`, and all, prepared or raw, normalised
+by the statistics of the set that the model was trained on.
 """
 
 import argparse
@@ -64,18 +67,22 @@ def predict(args: argparse.Namespace) -> None:
             f"--encoder={args.encoder}: was not trained on labels (or is an export, "
             "which has no classifier); configs/supervised.py fine-tunes it"
         )
-    source = open_recordings(encoder, args)
+    # What a recording is told must not depend on those beside it.
+    source = open_recordings(encoder, args, own_statistics=False)
     with (
         whole_file(args.output) as partial,
         partial.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["record_id", *labels])
-        for ids, _, found in source.batches():
+        # Of a prepared set, in which a long recording is several records.
+        parts = ["offset"] if args.kind == "prepared" else []
+        writer.writerow(["record_id", *parts, *labels])
+        for ids, columns, found in source.batches():
             logits = found["logits"].astype(np.float64)
             probabilities = 1 / (1 + np.exp(-logits))
-            for name, row in zip(ids, probabilities, strict=True):
-                writer.writerow([name, *(f"{value:.6g}" for value in row)])
+            places = zip(ids, *(columns[part] for part in parts), strict=True)
+            for place, row in zip(places, probabilities, strict=True):
+                writer.writerow([*place, *(f"{value:.6g}" for value in row)])
     print(f"{args.output}: {source.used} recordings, {len(labels)} labels")
     source.name_rejected(args.output)
 

@@ -43,7 +43,7 @@ def shared_arguments() -> argparse.ArgumentParser:
         default="best",
         help="of the run's checkpoints; default best, by its online probe",
     )
-    add("--statistics", help="of raw recordings: the training set to normalise by")
+    add("--statistics", help="the training set whose mean and deviation normalise")
     add("--workers", type=int, default=usable_cores(), help="processes that read")
     return shared
 
@@ -100,15 +100,21 @@ class Recordings:
         print(f"{len(self.rejected)} recordings are left out; {path} says why")
 
 
-def open_recordings(encoder: Encoder, args: argparse.Namespace) -> Recordings:
+def open_recordings(
+    encoder: Encoder, args: argparse.Namespace, *, own_statistics: bool
+) -> Recordings:
     """The recordings of a command line of `add_sources`.
+
+    Args:
+      own_statistics: whether those of a prepared set are normalised by its statistics,
+        instead of those of the encoder's training set.
 
     Raises:
       UserError, OSError: recordings that are not there or do not fit.
     """
     rejected: list[tuple[str, str]] = []
     if args.kind == "prepared":
-        total, found = _of_prepared_set(encoder, args)
+        total, found = _of_prepared_set(encoder, args, own_statistics)
     else:
         # Of a rate of its own, so that nobody has to look for the recordings' rates.
         source = prepare.make_source(
@@ -121,7 +127,7 @@ def open_recordings(encoder: Encoder, args: argparse.Namespace) -> Recordings:
 
 
 def _of_prepared_set(
-    encoder: Encoder, args: argparse.Namespace
+    encoder: Encoder, args: argparse.Namespace, own_statistics: bool
 ) -> tuple[int, Iterator[Batch]]:
     prepared = open_prepared(args.source)
     encoder.frozen.check(prepared)
@@ -136,6 +142,10 @@ def _of_prepared_set(
                 f"{present}"
             )
     statistics = statistics_of([prepared])
+    if not own_statistics:
+        # The scale is of the integers that the set holds.
+        trained = encoder.statistics
+        statistics = dataclasses.replace(trained, scale=statistics.scale)
 
     def batches():
         ids, patients = (prepared.index[name] for name in ("record_id", "patient_hash"))

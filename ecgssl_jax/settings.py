@@ -133,7 +133,8 @@ def _convert_union(options: Sequence[Any], value: Any, path: str) -> Any:
 
 def _convert_tuple(args: Sequence[Any], value: Any, path: str) -> tuple:
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise _wrong(path, value, "a sequence, such as (1,) or (0.5, 1.0)")
+        example = "('a',) or ('a', 'b')" if args[0] is str else "(1,) or (0.5, 1.0)"
+        raise _wrong(path, value, f"a sequence, such as {example}")
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(convert(args[0], v, f"{path}[{i}]") for i, v in enumerate(value))
     if len(value) != len(args):

@@ -62,7 +62,7 @@ def test_several_rows_are_each_compared_with_the_first(runs, capsys):
     [
         (
             ["nowhere"],
-            "there is no nowhere/evaluation/predictions.npz; evaluate the run",
+            "there is no nowhere/evaluation/predictions.npz; name the workdirs of runs",
         ),
         (["bad", "x=bad"], "is given more than once"),
         (["bad", "bad=good-0"], "two rows are called 'bad'; name one of them"),

@@ -166,7 +166,10 @@ def test_folds_of_the_command_line_are_used(workdir):
 def test_the_test_folds_are_read_with_their_flag_alone(workdir):
     assert not run(workdir, *BARE)["test_folds_were_read"]
     document = run(workdir, "--test", *BARE, folder="evaluation-test")
-    assert document["test_folds_were_read"]
+    assert document["test_folds_were_read"] and document["test_reads"] == 1
+    again = run(workdir, "--test", *BARE, folder="evaluation-test")
+    assert again["test_reads"] == 2
+    assert "was read, 2 times for results in this folder" in again["notes"][0]
     assert document["folds"] == {
         "fit": [1, 2, 3, 4, 5, 6, 7, 8],
         "select": [9],

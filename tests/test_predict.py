@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ecgssl_jax
-from ecgssl_jax import main, predict
+from ecgssl_jax import main, predict, prepare
 from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.writing import prepare_dataset
@@ -47,6 +47,13 @@ def read(path) -> tuple[list[str], list[str], np.ndarray]:
     return header[1:], [line[0] for line in lines], values
 
 
+def of_set(path):
+    """Without the column of offsets."""
+    labels, ids, values = read(path)
+    assert labels[0] == "offset" and (values[:, 0] == 0).all()
+    return labels[1:], ids, values[:, 1:]
+
+
 def test_every_recording_of_a_set_has_the_probability_of_every_label(
     root, workdir, tmp_path
 ):
@@ -54,7 +61,7 @@ def test_every_recording_of_a_set_has_the_probability_of_every_label(
     output = tmp_path / "new" / "predictions.csv"
     source = f"--source={root / 'synthetic'}"
     predict.main(["prepared", f"--encoder={workdir}", source, f"--output={output}"])
-    labels, ids, values = read(output)
+    labels, ids, values = of_set(output)
     assert tuple(labels) == prepared.labels
     assert ids == list(prepared.index["record_id"])
     ecg = prepared.load() * prepared.scale
@@ -88,6 +95,32 @@ def test_raw_recordings_are_predicted_and_what_cannot_be_used_is_named(
     assert len(ids) == 2 and ((values > 0) & (values < 1)).all()
     assert "1 recordings are left out" in capsys.readouterr().out
     assert (tmp_path / "raw.csv.rejected.csv").exists()
+
+
+def test_what_a_recording_is_told_does_not_depend_on_those_beside_it(
+    root, workdir, tmp_path
+):
+    """Prepared or raw, it is normalised by the set that the model was trained on."""
+    prepared = open_prepared(root / "synthetic")
+    ecg = 3 * (prepared.load()[:9] * prepared.scale).astype(np.float32)
+    np.save(tmp_path / "raw.npy", ecg)
+    layout = ["--source-rate=100", "--unit=mV", "--layout=NTC"]
+    layout += [f"--leads={','.join(LEADS)}", f"--source={tmp_path / 'raw.npy'}"]
+    prepare.main(["array", *layout, f"--output={tmp_path / 'set'}"])
+    predict.main(
+        ["array", f"--encoder={workdir}", *layout, f"--output={tmp_path / 'raw.csv'}"]
+    )
+    predict.main(
+        [
+            "prepared",
+            f"--encoder={workdir}",
+            f"--source={tmp_path / 'set'}",
+            f"--output={tmp_path / 'set.csv'}",
+        ]
+    )
+    *_, raw = read(tmp_path / "raw.csv")
+    *_, values = of_set(tmp_path / "set.csv")
+    np.testing.assert_allclose(values, raw, atol=1e-4)
 
 
 def test_a_model_without_labels_is_named(root, tmp_path, capsys):

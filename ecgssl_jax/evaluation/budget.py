@@ -78,7 +78,8 @@ def draw(
     order = np.random.default_rng(seed).permutation(population)
     distinct, rank = np.unique(order[patients], return_inverse=True)
     if budget.share is not None:
-        return rank < np.ceil(budget.share * len(distinct))
+        # Products such as 0.07 * 100 are a little more than they should be.
+        return rank < np.ceil(budget.share * len(distinct) - 1e-9)
     positive = known & (labels == 1)
     chosen = np.zeros(len(patients), bool)
     for label in np.argsort(positive.sum(axis=0), kind="stable"):

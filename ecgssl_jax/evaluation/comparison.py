@@ -12,11 +12,21 @@ from ecgssl_jax.evaluation import predictions
 from ecgssl_jax.evaluation.predictions import Predictions
 from ecgssl_jax.evaluation.questions import Question
 from ecgssl_jax.evaluation.scoring import Answer, scored
-from ecgssl_jax.evaluation.settings import Protocol
+from ecgssl_jax.evaluation.settings import TUNING, Protocol
 from ecgssl_jax.evaluation.standing import Standing
 from ecgssl_jax.evaluation.summary import Cell, Key, Row
 from ecgssl_jax.settings import ConfigError
 
+# Of results.json.
+_NEEDED = {
+    "encoder",
+    "seed",
+    "notes",
+    "standing",
+    "folds",
+    "test_folds_were_read",
+    "settings",
+}
 # Of log-odds, or of the largest of them: no figure that is shown changes by so little.
 _ROUNDING = 1e-3
 
@@ -67,10 +77,7 @@ def read(folder: Path) -> Evaluated:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     known = {key.encoder for key in found.logits}
-    if (
-        not {"encoder", "seed", "notes", "standing"} <= document.keys()
-        or document["encoder"] not in known
-    ):
+    if not _NEEDED <= document.keys() or document["encoder"] not in known:
         raise ConfigError(
             f"{path} and the predictions beside it are not of one version; evaluate the "
             "run again with python -m ecgssl_jax.evaluate"
@@ -130,6 +137,13 @@ def _check_same(
             f"{where} other records ({sets}); only figures of the same ones can be "
             "compared. Evaluate both alike"
         )
+    for key in ("folds", "test_folds_were_read"):
+        values = [each.document[key] for each in (other, first)]
+        if values[0] != values[1]:
+            raise ConfigError(
+                f"{where} other folds ({key}: {values[0]} and {values[1]}); evaluate both "
+                "alike"
+            )
     same = asked.classes == theirs.classes and all(
         np.array_equal(getattr(asked, name), getattr(theirs, name))
         for name in ("labels", "known", "patient")
@@ -177,6 +191,7 @@ def rows_of(
 def _rows(contestant: Contestant, asked: Mapping[str, Question]) -> Iterator[Row]:
     """One for each encoder that all of its evaluations have: the trained one's by its name."""
     by_run = [dict(_answers(run, asked)) for run in contestant.runs]
+    _check_distinct(contestant, by_run)
     # As many answers of each run: otherwise they would not weigh the same in the mean.
     counts = [{key: len(found) for key, found in each.items()} for each in by_run]
     first, *others = counts
@@ -201,6 +216,27 @@ def _rows(contestant: Contestant, asked: Mapping[str, Question]) -> Iterator[Row
                     of_key.append(answer)
             answers += of_key
         yield Row(encoder=encoder or contestant.name, answers=answers)
+
+
+def _check_distinct(
+    contestant: Contestant,
+    by_run: Sequence[Mapping[Key, Sequence[tuple[int | None, Answer]]]],
+) -> None:
+    """Raises ConfigError where a run is named twice, or a copy of it."""
+    seen: dict[bytes, Path] = {}
+    for run, found in zip(contestant.runs, by_run, strict=True):
+        own = b"".join(
+            np.ascontiguousarray(answer.logits).tobytes()
+            for key, answers in found.items()
+            if key.encoder == ""
+            for _, answer in answers
+        )
+        same = seen.setdefault(own, run.folder)
+        if same != run.folder:
+            raise ConfigError(
+                f"{same} and {run.folder} hold the same predictions, and count as two "
+                f"seeds of the row {contestant.name}: name each run once"
+            )
 
 
 def _answers(
@@ -263,7 +299,34 @@ def notes_of(contestants: Sequence[Contestant], cells: Mapping[Key, Cell]) -> li
         note if len(names) == len(contestants) else f"{', '.join(names)}: {note}"
         for note, names in said.items()
     ]
-    return [*notes, *_left_out(contestants, cells)]
+    return [
+        *notes,
+        *_left_out(contestants, cells),
+        *_other_settings([run for _, run in runs], cells),
+    ]
+
+
+def _other_settings(
+    runs: Sequence[Evaluated], cells: Mapping[Key, Cell]
+) -> Iterator[str]:
+    """Of protocols that are compared, settings that the evaluations do not share."""
+    parts = {"attention": ["attention"], "finetuning": list(TUNING)}
+    for part, protocols in parts.items():
+        if not {key.protocol for key in cells} & set(protocols):
+            continue
+        first, *others = (dict(run.document["settings"][part]) for run in runs)
+        for run, other in zip(runs[1:], others, strict=True):
+            differing = [key for key in first if first[key] != other.get(key)]
+            listed = [
+                f"{key} {other.get(key)} instead of {first[key]}"
+                for key in differing
+                if key != "folder"
+            ]
+            if listed:
+                yield (
+                    f"{run.folder} and {runs[0].folder} have other settings of {part}: "
+                    f"{', '.join(listed)}. What differs may be due to that."
+                )
 
 
 def _left_out(

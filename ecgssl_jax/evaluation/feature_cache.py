@@ -1,15 +1,19 @@
 """Features of a prepared set's records, computed once for each encoder.
 
 Kept in a folder whose name is a hash of all that they depend on: the parameters bit by
-bit, the set's content, the records, the windows and the precision. Another checkpoint, or the same
-set prepared again, finds another folder.
+bit, the code of models and methods, the set's content, the records, the windows and the
+precision. Another checkpoint, or the same set prepared again, finds another folder. Several
+processes may share the cache: the first to finish puts its folder in place.
 """
 
+import contextlib
 import hashlib
+import inspect
 import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,13 +23,15 @@ import numpy as np
 
 from ecgssl_jax import __version__, digest
 from ecgssl_jax.data.prepared import PreparedSet
+from ecgssl_jax.methods.base import Method
 from ecgssl_jax.rules import path_string
 from ecgssl_jax.runs import FrozenEncoder
 
 # To be raised when features of the same parameters become others.
-_VERSION = 1
+_VERSION = 2
 _DESCRIPTION = "features.json"
 _RECORDS = 1024  # at a time
+_TRIES = 2
 
 
 def encode_cached(
@@ -48,11 +54,17 @@ def encode_cached(
     described = describe(encoder, prepared, rows)
     text = json.dumps(described, sort_keys=True)
     place = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:32]
+    for _ in range(_TRIES):
+        found = _read(place)
+        if found is not None:
+            return found
+        _write(place, described, _encode(encoder, prepared, rows), len(rows))
     found = _read(place)
     if found is None:
-        _write(place, described, _encode(encoder, prepared, rows), len(rows))
-        found = _read(place)
-        assert found is not None
+        raise OSError(
+            f"the features in {place} cannot be read back as they were written; is the "
+            "disk all right? --config.cache=False goes without"
+        )
     return found
 
 
@@ -65,6 +77,7 @@ def describe(
     return {
         "version": _VERSION,
         "package": __version__,
+        "code": _code_of(encoder.method),
         "parameters": {
             path_string(path): digest.digest_numpy(np.asarray(x)) for path, x in leaves
         },
@@ -78,6 +91,22 @@ def describe(
         "set": prepared.metadata["content_hash"],
         "rows": hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest(),
     }
+
+
+def _code_of(method: Method) -> str:
+    """A digest of the source code that features come from."""
+    package = Path(__file__).parents[1]
+    files = [package / "evaluation/features.py"]
+    for part in ("methods", "models", "signals"):
+        files += sorted((package / part).glob("*.py"))
+    with contextlib.suppress(TypeError):  # of what was defined in a shell
+        # It may be from elsewhere.
+        files.append(Path(inspect.getfile(type(method))))
+    found = hashlib.sha256()
+    for file in files:
+        with contextlib.suppress(OSError):  # installed without sources
+            found.update(file.read_bytes())
+    return found.hexdigest()
 
 
 def _encode(
@@ -98,8 +127,14 @@ def _read(place: Path) -> dict[str, np.ndarray] | None:
         }
     except (OSError, ValueError, KeyError):
         return None
-    shapes = {name: list(x.shape) for name, x in found.items()}
-    return found if shapes == content["arrays"] else None
+    described = {name: _described(x) for name, x in found.items()}
+    return found if described == content["arrays"] else None
+
+
+def _described(array: np.ndarray) -> dict[str, Any]:
+    """What tells a damaged array."""
+    found = zlib.crc32(array.data.cast("B"))
+    return {"shape": list(array.shape), "dtype": array.dtype.str, "crc32": found}
 
 
 def _write(
@@ -127,11 +162,13 @@ def _write(
             start += len(part["pooled"])
         for array in arrays.values():
             array.flush()
-        shapes = {name: array.shape for name, array in arrays.items()}
-        content = {**described, "arrays": shapes}
-        text = json.dumps(content, indent=1)
+        sums = {name: _described(array) for name, array in arrays.items()}
+        text = json.dumps({**described, "arrays": sums}, indent=1)
         (temporary / _DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        if _read(place) is not None:
+            return  # another process was faster
         shutil.rmtree(place, ignore_errors=True)  # a damaged one
-        os.replace(temporary, place)
+        with contextlib.suppress(OSError):  # or just now
+            os.replace(temporary, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -5,7 +5,8 @@ come together, with all their labels. Two things make the usual bootstrap too na
 where labels are rare, as most are: a draw that has lost a label's few positives says
 nothing of it, and the few that are there vary less among themselves than in truth. So
 the variance of a rare label leans on a model's (Hanley & McNeil), which is calibrated
-on the frequent labels of the same scores. `benchmarks/interval_coverage.py` shows the
+on the frequent labels of the same scores. An AUROC stays what it is if labels and scores are
+turned round: a label that nearly all have is as rare as one that nearly none have. `benchmarks/interval_coverage.py` shows the
 coverage.
 """
 
@@ -17,14 +18,16 @@ import numpy as np
 
 from ecgssl_jax.evaluation import metrics, resampling
 
-# Patients with a positive record that a label needs to calibrate the model.
+# In what follows, a label's cases are the patients of its rarer kind: with a positive record,
+# or with a negative one.
+# Cases that a label needs to calibrate the model.
 _CALIBRATING = 20
-# The model counts as much as so many patients with a positive record.
+# The model counts as much as so many cases.
 _MODEL_WEIGHT = 30
 # The mean over labels counts as much as so many, where the model needs an AUROC: a few
-# positives that all happen to be ranked highest are no certainty.
+# cases that all happen to be ranked right are no certainty.
 _MEAN_WEIGHT = 2
-# As if so much of a positive were ranked wrong at least, for labels without any error.
+# As if so much of a case were ranked wrong at least, for labels without any error.
 _LEAST_ERROR = 0.1
 # Below so many, a label's interval is marked: it is mostly the model's.
 TRUSTED_PATIENTS = 30
@@ -49,7 +52,7 @@ class LabelInterval(Interval):
     """Of one label's AUROC.
 
     Attributes:
-      patients: with a positive record.
+      patients: its cases, those of its rarer kind.
       trusted: whether these are enough for the interval to be the data's own.
     """
 
@@ -65,14 +68,14 @@ class _Sample:
       columns: [K], of the labels.
       auroc: [K].
       influence: [G, K], of each of G patients: what the AUROC owes to it.
-      positives, negatives: [K], patients with such a record.
+      cases, others: [K], patients with a record of the rarer kind, of the other kind.
     """
 
     columns: np.ndarray
     auroc: np.ndarray
     influence: np.ndarray
-    positives: np.ndarray
-    negatives: np.ndarray
+    cases: np.ndarray
+    others: np.ndarray
 
     @property
     def variance(self) -> np.ndarray:
@@ -81,11 +84,11 @@ class _Sample:
 
     def model_variance(self) -> np.ndarray:
         """[K]: Hanley & McNeil's, of the AUROC drawn a little towards the mean."""
-        weight = self.positives + _MEAN_WEIGHT
-        drawn = self.auroc * self.positives + self.auroc.mean() * _MEAN_WEIGHT
-        least = _LEAST_ERROR / self.positives
+        weight = self.cases + _MEAN_WEIGHT
+        drawn = self.auroc * self.cases + self.auroc.mean() * _MEAN_WEIGHT
+        least = _LEAST_ERROR / self.cases
         value = np.clip(drawn / weight, least, 1 - least)
-        return hanley_mcneil(value, self.positives, self.negatives)
+        return hanley_mcneil(value, self.cases, self.others)
 
 
 def check_settings(draws: int, level: float) -> None:
@@ -146,11 +149,11 @@ def _of_labels(
     if not len(sample.columns):
         return {}
     model = sample.model_variance()
-    scale = _calibrated(sample.variance, model, sample.positives) / model
+    scale = _calibrated(sample.variance, model, sample.cases) / model
     z = NormalDist().inv_cdf((1 + level) / 2)
 
     def contradicted(value):
-        variance = scale * hanley_mcneil(value, sample.positives, sample.negatives)
+        variance = scale * hanley_mcneil(value, sample.cases, sample.others)
         return np.abs(sample.auroc - value) > z * np.sqrt(variance)
 
     low = _boundary(np.zeros_like(sample.auroc), sample.auroc, contradicted)
@@ -160,8 +163,8 @@ def _of_labels(
             low=float(low[k]),
             high=float(high[k]),
             level=level,
-            patients=int(sample.positives[k]),
-            trusted=bool(sample.positives[k] >= TRUSTED_PATIENTS),
+            patients=int(sample.cases[k]),
+            trusted=bool(sample.cases[k] >= TRUSTED_PATIENTS),
         )
         for k, column in enumerate(sample.columns)
     }
@@ -188,8 +191,11 @@ class Resampled:
         labels vary less over the draws than they are calibrated to.
         """
         model = self.sample.model_variance()
-        wanted = _calibrated(self.sample.variance, model, self.sample.positives)
-        return _percentiles(self.drawn, wanted, seed=self.seed, level=level)
+        wanted = _calibrated(self.sample.variance, model, self.sample.cases)
+        found = _percentiles(self.drawn, wanted, seed=self.seed, level=level)
+        # The noise knows no bounds.
+        low, high = (min(max(end, 0.0), 1.0) for end in (found.low, found.high))
+        return dataclasses.replace(found, low=low, high=high)
 
     def labels(
         self, names: Sequence[str], level: float = 0.95
@@ -208,8 +214,7 @@ class Resampled:
             raise ValueError("paired intervals need the same labels, records and draws")
         variance = ((one.influence - two.influence) ** 2).sum(axis=0)
         model = one.model_variance() + two.model_variance()
-        # Where two encoders never differ, nothing says that they do.
-        wanted = _calibrated(variance, model, one.positives, perfect=0.0)
+        wanted = _calibrated(variance, model, one.cases, paired=True)
         difference = self.drawn - other.drawn
         return _percentiles(difference, wanted, seed=self.seed, level=level)
 
@@ -272,8 +277,8 @@ def _sample_of_one(scores, labels, patients, known) -> _Sample:
         columns=columns,
         auroc=auroc,
         influence=_by_patient(influence, group),
-        positives=counts[0],
-        negatives=counts[1],
+        cases=np.minimum(*counts),
+        others=np.maximum(*counts),
     )
 
 
@@ -290,17 +295,22 @@ def _by_patient(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _calibrated(variance, model, positives, *, perfect: float = 1.0) -> np.ndarray:
+def _calibrated(variance, model, cases, *, paired: bool = False) -> np.ndarray:
     """[K]: the sample's own variances, the rarer the nearer to the model's.
 
-    The model's are first scaled to the sample's by the labels with enough positives;
-    by `perfect` where these do not vary at all, having no error.
+    The model's are first scaled to the sample's by the labels with enough cases. The
+    model of a difference knows nothing of what two encoders have in common, which may
+    be nearly all: `paired`, it is scaled by the other labels where none has enough.
     """
-    frequent = positives >= _CALIBRATING
+    weight = (cases >= _CALIBRATING).astype(float)
+    if paired and not weight.any():
+        weight = cases - 1.0
     scale = 1.0
-    if frequent.any():
-        scale = variance[frequent].sum() / model[frequent].sum() or perfect
-    own = positives - 1
+    if weight.any():
+        scale = (weight * variance).sum() / (weight * model).sum()
+        # Without any error there is one all the same; two encoders may be the same one.
+        scale = scale or (0.0 if paired else 1.0)
+    own = cases - 1
     return (variance * own + scale * model * _MODEL_WEIGHT) / (own + _MODEL_WEIGHT)
 
 

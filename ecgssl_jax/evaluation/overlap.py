@@ -21,6 +21,11 @@ from ecgssl_jax.runs import Run
 SIGNALS = "signal_hash"
 
 
+# What two sets must have in common for equal recordings to have equal hashes.
+_STORED = ("rate", "length", "scale")
+_ALL = "records and patients"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Overlap:
     """With one set that was trained on.
@@ -28,8 +33,8 @@ class Overlap:
     Attributes:
       name: of that set.
       records: reported ones whose signals are in it.
-      patients: reported ones who are in it; only of sets with one name and salt.
-      unknown: why neither is known; empty where they are.
+      patients: reported ones who are in it.
+      unknown: what is not known, and why; empty where all is.
     """
 
     name: str
@@ -62,14 +67,17 @@ def overlaps_of(
         try:
             other = open_prepared(root / name)
         except (FileNotFoundError, DamagedSetError):
-            yield Overlap(name=name, unknown=f"it is not in {root}")
+            yield Overlap(name=name, unknown=f"{_ALL}: it is not in {root}")
             continue
         if other.metadata["content_hash"] != then["content_hash"]:
-            yield Overlap(name=name, unknown=f"in {root} it has other contents now")
+            yield Overlap(
+                name=name, unknown=f"{_ALL}: in {root} it has other contents now"
+            )
         elif SIGNALS not in other.index or SIGNALS not in prepared.index:
             yield Overlap(
                 name=name,
-                unknown="they were not both prepared with hashes of the signals; prepare them again",
+                unknown=f"{_ALL}: they were not both prepared with hashes of the signals; "
+                "prepare them again",
             )
         else:
             seen = np.arange(len(other))
@@ -83,7 +91,24 @@ def overlaps_of(
                 name=name,
                 records=len(shared[SIGNALS]),
                 patients=len(set(shared["patient_hash"])),
+                unknown=_incomparable(prepared, other),
             )
+
+
+def _incomparable(prepared: PreparedSet, other: PreparedSet) -> str:
+    """What the hashes of two sets cannot tell: they are equal for equal content alone."""
+    reasons = []
+    if any(prepared.metadata[key] != other.metadata[key] for key in _STORED):
+        reasons.append(
+            "records: they were prepared with other --rate, --seconds or --scale, so "
+            "that equal recordings have other hashes"
+        )
+    salted = (each.metadata["settings"].get("salt") for each in (prepared, other))
+    if prepared.name != other.name or any(salted):
+        reasons.append(
+            "patients: sets of other names or salts hash them each by itself"
+        )
+    return "; ".join(reasons)
 
 
 def _shared(own: np.ndarray, seen: np.ndarray) -> list[str]:
@@ -93,18 +118,21 @@ def _shared(own: np.ndarray, seen: np.ndarray) -> list[str]:
 
 
 def note(found: Overlap) -> str:
-    """What it means for the figures; empty where nothing is shared."""
-    if found.unknown:
-        return (
-            f"Whether {found.name}, which the pre-training saw, holds any of these "
-            f"records is unknown: {found.unknown}."
+    """What it means for the figures; empty where nothing is shared, for certain."""
+    text = []
+    if found.is_known:
+        text.append(
+            f"The pre-training saw {found.records} of these records and {found.patients} "
+            f"of these patients in {found.name}: what it makes of them says nothing of new "
+            "ones."
         )
-    if not found.is_known:
-        return ""
-    return (
-        f"The pre-training saw {found.records} of these records and {found.patients} of "
-        f"these patients in {found.name}: what it makes of them says nothing of new ones."
-    )
+    if found.unknown:
+        more = "more of " if found.is_known else ""
+        text.append(
+            f"Whether {found.name}, which the pre-training saw, holds {more}these is not "
+            f"known of {found.unknown}."
+        )
+    return " ".join(text)
 
 
 def overlaps(

@@ -109,6 +109,12 @@ def read(folder: Path) -> Predictions:
                 },
             )
     except FileNotFoundError as error:
+        workdir = folder.parent
+        others = sorted(each.parent.name for each in workdir.glob(f"*/{FILE}"))
+        if not workdir.is_dir():
+            again = "name the workdirs of runs that were evaluated"
+        elif others:
+            again = f"there is --evaluation={others[0]}, or {again}"
         raise ConfigError(f"there is no {path}; {again}") from error
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path} is damaged ({error}); {again}") from error

@@ -36,9 +36,11 @@ class Prompts:
         """The texts of these labels; raises MissingPromptsError where one has none."""
         missing = [label for label in labels if label not in self.texts]
         if missing:
+            unknown = [name for name in self.texts if name not in labels]
+            hint = near(missing[0], unknown) if unknown else ""
             raise MissingPromptsError(
                 f"{self.file} has no prompts for {len(missing)} of {len(labels)} labels: "
-                f"{', '.join(missing)}{near(missing[0], list(self.texts))}"
+                f"{', '.join(missing)}{hint}"
             )
         return {label: self.texts[label] for label in labels}
 

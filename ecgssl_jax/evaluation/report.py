@@ -108,9 +108,41 @@ def notes(
         if score.left_out:
             lines.append(
                 f"{task}: the mean leaves out {len(score.left_out)} labels without a "
-                f"positive or a negative record: {', '.join(score.left_out)}."
+                f"positive or a negative record: {'; '.join(score.left_out)}."
             )
-    return lines
+    return [*lines, *_unfitted_notes(cells)]
+
+
+def _unfitted_notes(cells: Mapping[Key, Cell]) -> Iterator[str]:
+    """Labels that are in a mean although probes could not learn them."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for key, cell in cells.items():
+        for answer in cell.answers:
+            out = answer.scores["auroc"].left_out
+            missed = [name for name in answer.unfitted if name not in out]
+            found.setdefault((key.task, key.budget), {}).update(dict.fromkeys(missed))
+    for (task, budget), labels in found.items():
+        if labels:
+            named = f": {'; '.join(labels)}" if len(labels) <= _NAMED else ""
+            yield (
+                f"{task}, {budget} of the labels: {len(labels)} labels had no positive "
+                "or no negative record among those that probes were fitted to (in one "
+                f"draw at least), and count in the mean all the same{named}."
+            )
+
+
+_NAMED = 8  # labels in a note, at most
+
+
+def test_note(split: Split, reads: int) -> str:
+    """That the test folds were read, and how often for results in the same place."""
+    text = f"Test fold {shown(split.report)} was read"
+    if reads > 1:
+        text += (
+            f", {reads} times for results in this folder: what was changed in between was "
+            "chosen by it"
+        )
+    return f"{text}."
 
 
 # Of protocols that fit nothing, what they do.
@@ -234,6 +266,7 @@ def as_json(cells: Mapping[Key, Cell]) -> list[dict[str, Any]]:
             "probe": dict(answer.settings),
             "selection": dict(answer.selection),
             "records": answer.records,
+            "unfitted": list(answer.unfitted),
         }
         for key, cell in cells.items()
         for (encoder_seed, probe_seed), answer in zip(
@@ -280,7 +313,7 @@ def _lines(key: Key, cell: Cell) -> Iterator[dict[str, Any]]:
         **{name: cell.mean(name) for name in METRICS},
         "low": cell.interval.low,
         "high": cell.interval.high,
-        "trusted": True,
+        "trusted": "",  # a question for each label
     }
     per_label = {name: cell.per_label(name) for name in METRICS}
     for label, interval in cell.labels.items():

@@ -54,10 +54,11 @@ class Answer:
       settings: what was selected: the probe's strength, step or neighbours.
       selection: each candidate -> macro AUROC on the selecting folds.
       records: whose labels the probe was fitted to.
+      unfitted: labels without a positive or a negative among these.
       looks: of an attention probe, of the most frequent classes: class -> the positive
         record that it is surest of.
 
-    Of answers that were read back, the last four are empty.
+    Of answers that were read back, the last five are empty.
     """
 
     task: str
@@ -69,6 +70,7 @@ class Answer:
     settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
     selection: Mapping[str, float] = dataclasses.field(default_factory=dict)
     records: int = 0
+    unfitted: tuple[str, ...] = ()
     looks: Mapping[str, Look] = dataclasses.field(default_factory=dict)
 
 
@@ -118,6 +120,7 @@ class _Fitted:
     settings: Mapping[str, float]
     selection: Mapping[Any, float]
     records: int
+    unfitted: tuple[str, ...] = ()
     attention: Callable[[np.ndarray], np.ndarray] | None = None
 
 
@@ -171,7 +174,12 @@ def answers(
             for seed in seeds if draws else (None,):
                 training = _training(features, questions, split, budget, seed or 0)
                 found = fit(training, settings)
-                for asked, fitted in zip(questions, found, strict=True):
+                for asked, fitted, group in zip(
+                    questions, found, training.groups, strict=True
+                ):
+                    fitted = dataclasses.replace(
+                        fitted, unfitted=_unfitted(asked, group)
+                    )
                     yield _answer(fitted, asked, split, protocol, str(budget), seed)
 
 
@@ -336,6 +344,15 @@ def _from_texts(
     return _answer(fitted, asked, split, "zero_shot", NO_LABELS, None)
 
 
+def _unfitted(asked: Question, group: probes.Group) -> tuple[str, ...]:
+    """Labels without a positive or a negative among the records fitted to in the end."""
+    known = group.known & group.final[:, None]
+    positive = (known & (group.labels == 1)).any(axis=0)
+    negative = (known & (group.labels == 0)).any(axis=0)
+    lacking = np.flatnonzero(~(positive & negative))
+    return tuple(asked.classes[label] for label in lacking)
+
+
 def _count(rows: np.ndarray) -> int:
     return int(np.count_nonzero(rows))
 
@@ -360,6 +377,7 @@ def _answer(
         settings=fitted.settings,
         selection={f"{key:g}": value for key, value in fitted.selection.items()},
         records=fitted.records,
+        unfitted=fitted.unfitted,
         looks=_looks(fitted, logits, reported),
     )
 

@@ -87,7 +87,8 @@ class Evaluation:
       data: name of the set; None for that of the run's online probe.
       root: folder of the prepared sets; None for the run's.
       tasks: 'labels', or PTB-XL's; 'every' for all that the set has, none for the main
-        ones: superclasses and all statements of PTB-XL, the labels of other sets.
+        ones: superclasses and all statements of PTB-XL, the labels of other sets. They
+        are fitted together, and move each other's attention probes a little.
       train_folds, valid_folds: None for those of the run's probe if that is on the same
         set, else 1-8 and 9.
       test_folds: read with --test alone.

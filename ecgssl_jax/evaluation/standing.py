@@ -52,6 +52,18 @@ def standing_of(
             f"The training has read the reports of fold {fold}: what it finds by texts "
             "there says nothing of new ones.",
         )
+    seen = [
+        kind
+        for kind in ("signals", "reports")
+        if report & set(provenance.learnt.get(kind, ()))
+    ]
+    if seen:
+        return Standing(
+            "caution",
+            "Seen without labels",
+            f"The training has seen the {' and '.join(seen)} of fold {fold}: figures of "
+            "new records may be lower.",
+        )
     if provenance.changed:
         return Standing(
             "caution",

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as save_arrays
 
 from ecgssl_jax import assembly, reporting, runs
 from ecgssl_jax.errors import UserError
@@ -61,9 +62,11 @@ def save(encoder: FrozenEncoder, statistics: Statistics, folder: str | Path) -> 
 
     Raises:
       OSError: they cannot be written.
+      ExportedEncoderError: the folder holds something else.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder)
     params, extra = _needed(encoder)
     arrays = {"params": params, "extra": extra, "statistics": vars(statistics)}
     found = {
@@ -73,10 +76,21 @@ def save(encoder: FrozenEncoder, statistics: Statistics, folder: str | Path) -> 
     program = make_program(encoder, statistics)
     # The description comes last: with it the export is whole.
     (folder / DESCRIPTION).unlink(missing_ok=True)
-    save_file(found, folder / ARRAYS)
+    # Written by itself, the file would be for its owner alone.
+    (folder / ARRAYS).write_bytes(save_arrays(found))
     (folder / PROGRAM).write_bytes(program.serialize())
     text = json.dumps(_describe(encoder, statistics, program), indent=1)
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
+def check_folder(folder: Path) -> None:
+    """Raises ExportedEncoderError where it holds what is no export."""
+    others = {path.name for path in folder.glob("*")} - {ARRAYS, DESCRIPTION, PROGRAM}
+    if others:
+        raise ExportedEncoderError(
+            f"{folder} holds something else ({min(others)}); export into a folder of "
+            "its own"
+        )
 
 
 def load(folder: str | Path, *, tokens: Any = None) -> tuple[FrozenEncoder, Statistics]:

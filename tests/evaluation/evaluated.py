@@ -3,12 +3,14 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ecgssl_jax.evaluation import predictions
 from ecgssl_jax.evaluation.questions import Question, question
 from ecgssl_jax.evaluation.scoring import Answer, scored
+from ecgssl_jax.evaluation.settings import Evaluation
 from ecgssl_jax.evaluation.split import validation_split
 from ecgssl_jax.evaluation.standing import Standing
 from ecgssl_jax.evaluation.summary import Row, summarise
@@ -50,6 +52,7 @@ def leave(
     seed: int = 0,
     asked: Question | None = None,
     notes: tuple[str, ...] = ("Read me.",),
+    **more: Any,
 ) -> Path:
     """Writes an evaluation with these logits of encoders; returns its folder.
 
@@ -58,6 +61,7 @@ def leave(
       given: encoder -> logits [n, 2]; the one called `TRAINED` is the run's own.
       seed: of the run.
       asked: whose records these are.
+      more: of results.json.
     """
     asked = asked or reported()
     rows = [
@@ -79,6 +83,8 @@ def leave(
         "test_folds_were_read": False,
         "notes": list(notes),
         "standing": dataclasses.asdict(STANDING),
+        "settings": dataclasses.asdict(Evaluation()),
+        **more,
     }
     (folder / "results.json").write_text(json.dumps(document))
     return folder

@@ -49,6 +49,28 @@ def test_shares_are_of_patients_with_all_their_records_and_nested():
     assert not (chosen[0] & ~chosen[1]).any() and chosen[2].all()
 
 
+def test_a_share_is_not_rounded_up_by_the_last_bit():
+    patients, labels, known = np.arange(100), np.ones((100, 1)), np.ones((100, 1), bool)
+    for percent in range(1, 101):
+        budget = parse_budget(f"{percent} %")
+        found = draw(budget, patients, labels, known, population=100, seed=0)
+        assert found.sum() == percent
+
+
+def test_parts_of_a_population_are_drawn_in_one_order():
+    patients, labels, known = records()
+    part = patients % 3 > 0
+    budget = Budget(share=0.2)
+    whole, some = (
+        draw(budget, patients[x], labels[x], known[x], population=400, seed=0)
+        for x in (np.ones(len(patients), bool), part)
+    )
+    # A fifth of either, of the same order: most of those drawn of the part were drawn
+    # of the whole, where an order of its own would have a fifth of them.
+    shared = set(patients[part][some]) & set(patients[whole])
+    assert len(shared) > 0.6 * len(set(patients[part][some]))
+
+
 def test_shares_do_not_look_at_labels_and_follow_the_seed():
     patients, labels, known = records()
     budget = Budget(share=0.1)

@@ -6,6 +6,8 @@ import pytest
 
 from ecgssl_jax.evaluation import comparison
 from ecgssl_jax.evaluation.comparison import Contestant
+from ecgssl_jax.evaluation.settings import Evaluation
+from ecgssl_jax.evaluation.summary import Key
 from ecgssl_jax.settings import ConfigError
 from tests.evaluation.evaluated import TRAINED, answer, leave, logits, reported
 
@@ -49,7 +51,9 @@ def test_baselines_that_differ_by_rounding_are_the_same(tmp_path):
     for name, spectra in (("a", (SPECTRUM, rounded)), ("b", (rounded, SPECTRUM))):
         folders = [
             leave(
-                tmp_path / f"{name}{i}", {"log spectrum": x, TRAINED: logits(1)}, seed=i
+                tmp_path / f"{name}{i}",
+                {"log spectrum": x, TRAINED: logits(1, seed=i)},
+                seed=i,
             )
             for i, x in enumerate(spectra)
         ]
@@ -86,15 +90,70 @@ def test_other_records_are_refused(tmp_path):
         comparison.shared_questions(given)
 
 
-def test_other_labels_are_refused(tmp_path):
+def changed(asked, name):
+    value = getattr(asked, name)
+    if name == "classes":
+        return dataclasses.replace(asked, classes=tuple(f"{x}2" for x in value))
+    return dataclasses.replace(asked, **{name: (1 - value).astype(value.dtype)})
+
+
+@pytest.mark.parametrize("what", ["labels", "known", "patient", "classes"])
+def test_other_labels_or_patients_are_refused(tmp_path, what):
     asked = reported()
-    other = dataclasses.replace(asked, labels=1 - asked.labels)
+    # Of all that is stored of a task, one thing.
     runs = [
         comparison.read(leave(tmp_path / name, {TRAINED: logits(1)}, asked=each))
-        for name, each in (("one", asked), ("two", other))
+        for name, each in (("one", asked), ("two", changed(asked, what)))
     ]
     with pytest.raises(ConfigError, match="was the set prepared again"):
         comparison.shared_questions([Contestant(name="both", runs=runs)])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"folds": {"report": [4], "fit": [1]}}, {"test_folds_were_read": True}],
+    ids=["folds", "test"],
+)
+def test_other_folds_are_refused(tmp_path, more):
+    runs = [
+        comparison.read(leave(tmp_path / name, {TRAINED: logits(1)}, **each))
+        for name, each in (("one", {}), ("two", more))
+    ]
+    with pytest.raises(ConfigError, match=rf"other folds \({next(iter(more))}: "):
+        comparison.shared_questions([Contestant(name="both", runs=runs)])
+
+
+def test_a_copy_of_a_run_is_no_seed(tmp_path):
+    given = contestants(tmp_path, a=[logits(1), logits(1)])
+    with pytest.raises(
+        ConfigError, match="a-0.* and .*a-1.* hold the same predictions"
+    ):
+        comparison.rows_of(given, comparison.shared_questions(given))
+
+
+def test_other_settings_of_what_is_compared_are_told(tmp_path):
+    settings = dataclasses.asdict(Evaluation())
+    other = {**settings, "finetuning": {**settings["finetuning"], "steps": 7}}
+    other["finetuning"]["folder"] = "elsewhere"
+    given = [
+        Contestant(
+            name=name,
+            runs=[
+                comparison.read(
+                    leave(tmp_path / name, {TRAINED: logits(1)}, settings=each)
+                )
+            ],
+        )
+        for name, each in (("a", settings), ("b", other))
+    ]
+
+    def notes(protocol):
+        cells = {Key(name, protocol, "100 %", "labels"): None for name in "ab"}
+        return " ".join(comparison.notes_of(given, cells))  # type: ignore[arg-type]
+
+    assert "settings" not in notes("linear")
+    expected = "have other settings of finetuning: steps 7 instead of 1000. What"
+    assert expected in notes("two_stage")
 
 
 def test_no_common_task_is_named(tmp_path):

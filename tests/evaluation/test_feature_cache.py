@@ -1,6 +1,7 @@
 """Cached features: those of the encoder, and of no other."""
 
 import dataclasses
+import importlib
 
 import jax
 import numpy as np
@@ -80,7 +81,24 @@ def test_whatever_changes_features_has_a_folder_of_its_own(prepared, tmp_path):
     other_set = dataclasses.replace(
         prepared, metadata={**prepared.metadata, "content_hash": "other"}
     )
+    run = encoder.run
+    settings = {
+        "dtype": "bfloat16",
+        "model": {**run.experiment.model, "exact_gelu": True},
+        "method": {**run.experiment.method, "task": "rhythm"},
+        "data": dataclasses.replace(run.experiment.data, crop=250),
+    }
+    described = [
+        dataclasses.replace(
+            encoder,
+            run=dataclasses.replace(
+                run, experiment=dataclasses.replace(run.experiment, **{name: value})
+            ),
+        )
+        for name, value in settings.items()
+    ]
     pairs = [
+        *((each, prepared) for each in described),
         (encoder, prepared),
         (dataclasses.replace(encoder, parameters=(flipped, extra)), prepared),
         (make_encoder(seed=1), prepared),
@@ -97,7 +115,46 @@ def test_whatever_changes_features_has_a_folder_of_its_own(prepared, tmp_path):
     assert len(folders(tmp_path)) == len(pairs)
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "description"])
+def test_features_of_other_code_have_a_folder_of_their_own(
+    prepared, tmp_path, monkeypatch
+):
+    encoder = make_encoder(tokens=None)
+    feature_cache.encode_cached(encoder, prepared, ALL, tmp_path / "cache")
+    path = tmp_path / "elsewhere.py"
+    path.write_text("class Method:\n    leads = ()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("elsewhere")
+    described = []
+    for text in ("", "# changed\n"):
+        path.write_text(path.read_text() + text)
+        described.append(feature_cache._code_of(module.Method()))
+    assert described[0] != described[1]
+    assert described[0] != feature_cache._code_of(encoder.method)
+
+
+def test_processes_that_write_at_once_share_what_the_first_wrote(
+    prepared, tmp_path, monkeypatch
+):
+    encoder = make_encoder(tokens=None)
+    encode = feature_cache._encode
+
+    def slow(*arguments):
+        """While this one encodes, another one finishes."""
+        monkeypatch.setattr(feature_cache, "_encode", encode)
+        feature_cache.encode_cached(encoder, prepared, ALL, tmp_path)
+        yield from encode(*arguments)
+
+    monkeypatch.setattr(feature_cache, "_encode", slow)
+    found = feature_cache.encode_cached(encoder, prepared, ALL, tmp_path)
+    np.testing.assert_allclose(
+        found["pooled"], encoder.encode(prepared)["pooled"], atol=1e-6
+    )
+    assert len(folders(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "damage", ["missing", "truncated", "description", "flipped", "halved"]
+)
 def test_a_damaged_folder_is_written_again(prepared, tmp_path, damage):
     encoder = make_encoder(tokens=None)
     expected = feature_cache.encode_cached(encoder, prepared, ALL, tmp_path)["pooled"]
@@ -108,6 +165,12 @@ def test_a_damaged_folder_is_written_again(prepared, tmp_path, damage):
     elif damage == "truncated":
         data = (place / "pooled.npy").read_bytes()
         (place / "pooled.npy").write_bytes(data[:-40])
+    elif damage == "flipped":
+        data = bytearray((place / "pooled.npy").read_bytes())
+        data[-1] ^= 1
+        (place / "pooled.npy").write_bytes(data)
+    elif damage == "halved":
+        np.save(place / "pooled.npy", expected.astype(np.float16))
     else:
         (place / "features.json").write_text("{")
     found = feature_cache.encode_cached(encoder, prepared, ALL, tmp_path)

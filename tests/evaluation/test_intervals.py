@@ -73,6 +73,7 @@ def test_a_perfect_label_alone_is_no_certainty():
     assert 0.85 < found.low < 0.99 and found.high == pytest.approx(1, abs=1e-9)
     macro = macro_interval(scores, labels, patients)
     assert 1e-4 < macro.high - macro.low < 0.1
+    assert macro.high == 1
 
 
 def test_a_record_that_its_patient_has_twice_tells_nothing_new():

@@ -12,7 +12,7 @@ from ecgssl_jax.evaluation.overlap import Overlap, note, overlaps_of
 ROOT = Path("data")
 
 
-def prepared(content, signals, patients, folds=None):
+def prepared(content, signals, patients, folds=None, name="one", salt=False, **stored):
     columns = {
         "signal_hash": np.array(list(signals), object),
         "patient_hash": np.array(list(patients), object),
@@ -23,7 +23,15 @@ def prepared(content, signals, patients, folds=None):
         def __len__(self):
             return len(signals)
 
-    return Prepared(metadata={"content_hash": content}, index=columns)
+    metadata = {
+        "content_hash": content,
+        "settings": {"salt": salt},
+        "rate": 100.0,
+        "length": 1000,
+        "scale": 0.001,
+        **stored,
+    }
+    return Prepared(metadata=metadata, index=columns, name=name)
 
 
 EVALUATED = prepared("e", "abcd", "PPQR")
@@ -65,10 +73,8 @@ def test_the_set_itself_is_for_its_folds_to_tell():
 
 def test_a_set_that_is_gone_or_another_one_now_is_unknown():
     (gone,) = found(gone={"content_hash": "g", "folds": None})
-    assert (
-        "which the pre-training saw, holds any of these records is unknown: it is"
-        in (note(gone))
-    )
+    expected = "holds these is not known of records and patients: it is not in data"
+    assert expected in note(gone)
     (changed,) = found(other={"content_hash": "former", "folds": None})
     assert "other contents now" in note(changed)
 
@@ -78,6 +84,27 @@ def test_a_set_without_hashes_is_unknown(sets):
     sets[ROOT / "other"] = other
     (old,) = found(other={"content_hash": "o", "folds": None})
     assert "prepare them again" in note(old)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"length": 500}, "records: they were prepared with other --rate, --seconds"),
+        ({"scale": 0.002}, "records: they were prepared with other --rate, --seconds"),
+        ({"name": "other"}, "patients: sets of other names or salts"),
+        ({"salt": True}, "patients: sets of other names or salts"),
+    ],
+)
+def test_what_hashes_cannot_tell_is_not_called_none(sets, changes, text):
+    sets[ROOT / "other"] = prepared("o", "xyz", "STU", **changes)
+    (each,) = found(other={"content_hash": "o", "folds": None})
+    assert each.unknown.startswith(text) and not each.is_known
+    assert f"holds these is not known of {text}" in note(each)
+    sets[ROOT / "other"] = prepared("o", "abz", "STU", **changes)
+    (each,) = found(other={"content_hash": "o", "folds": None})
+    assert "saw 2 of these records" in note(each) and "holds more of these" in note(
+        each
+    )
 
 
 def test_notes_are_of_what_is_shared():

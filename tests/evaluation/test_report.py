@@ -1,6 +1,7 @@
 """Tables, notes and files of an evaluation."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -111,9 +112,9 @@ def test_files_hold_the_figures(tmp_path):
     assert found["summary"][1]["against"]["random"]["low"] == -0.001
     lines = list(csv.DictReader(io.StringIO(paths[2].read_text())))
     assert [(x["encoder"], x["label"], x["trusted"]) for x in lines] == [
-        ("random", "", "True"),
+        ("random", "", ""),
         ("random", "a", "False"),
-        ("trained", "", "True"),
+        ("trained", "", ""),
         ("trained", "a", "False"),
     ]
     assert float(lines[1]["auroc"]) == 0.805 and float(lines[1]["low"]) == 0.7
@@ -162,7 +163,29 @@ def test_labels_that_are_left_out_are_named():
     key = Key("trained", "linear", "100 %", "all")
     found = {key: cell(0.8, left_out=("b", "c"))}
     assert "leaves out 2 labels" in noted(known(), found=found)
-    assert "record: b, c." in noted(known(), found=found)
+    assert "record: b; c." in noted(known(), found=found)
+
+
+def test_labels_that_no_probe_could_learn_are_named():
+    key = Key("trained", "linear", "1 %", "all")
+    one = cell(0.8, left_out=("b",), budget="1 %")
+    (own,) = one.answers
+
+    def text(*unfitted):
+        answers = [dataclasses.replace(own, unfitted=unfitted)]
+        return noted(known(), found={key: dataclasses.replace(one, answers=answers)})
+
+    assert "had no positive" not in text("b")  # which is in no mean
+    assert "all, 1 % of the labels: 2 labels had no positive or no" in text("a", "c")
+    assert text("a", "b", "c").count("in the mean all the same: a; c.") == 1
+    assert "20 labels had" in text(*map(str, range(20)))
+    assert "all the same." in text(*map(str, range(20)))
+
+
+def test_how_often_the_test_folds_were_read_is_told():
+    split = final_split((1, 2), (3,), (10,))
+    assert report.test_note(split, 1) == "Test fold 10 was read."
+    assert "was read, 3 times for results in this folder" in report.test_note(split, 3)
 
 
 def test_budgets_are_explained():

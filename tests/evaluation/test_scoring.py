@@ -50,6 +50,23 @@ def test_scores_are_those_of_the_logits_of_the_reported_records():
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_labels_that_nothing_taught_are_told(protocol):
+    prepared, features = labelled_set()
+    asked = asked_of(prepared)
+    (found,) = answered(as_features(features), asked, protocols=(protocol,))
+    assert found.unfitted == ()
+    labels = asked.labels.copy()
+    labels[asked.fold != 4, 1] = 0
+    (found,) = answered(
+        as_features(features),
+        dataclasses.replace(asked, labels=labels),
+        protocols=(protocol,),
+    )
+    assert found.unfitted == asked.classes[1:]
+    assert asked.classes[1] in found.scores["auroc"].per_label
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_reported_records_change_nothing_in_the_probe(protocol):
     prepared, features = labelled_set()
     asked = asked_of(prepared)

@@ -19,7 +19,8 @@ NOTHING = Provenance(learnt={}, selected_on=(), changed=False)
         ({"selected_on": (4,)}, "caution", "Selection fold, no test figures"),
         ({"changed": True}, "caution", "Of unknown standing"),
         ({"learnt": {"labels": (4,)}}, "caution", "No valid figures"),
-        ({"learnt": {"signals": (4,), "labels": (1,)}}, "neutral", "Validation folds"),
+        ({"learnt": {"signals": (1,), "labels": (1,)}}, "neutral", "Validation folds"),
+        ({"learnt": {"signals": (4,), "labels": (1,)}}, "caution", "Seen without"),
         ({"selected_on": (5,)}, "neutral", "Validation folds"),
     ],
 )
@@ -29,13 +30,21 @@ def test_it_is_said_plainly_what_the_figures_are_of(changes, kind, text):
     assert found.kind == kind and found.title.startswith(text)
 
 
-def test_reports_that_were_read_spoil_the_figures_of_texts_alone():
-    known = dataclasses.replace(NOTHING, learnt={"reports": (4,)})
+def test_reports_that_were_read_spoil_the_figures_of_texts():
+    known = dataclasses.replace(NOTHING, learnt={"signals": (4,), "reports": (4,)})
     found = [standing_of(SPLIT, known, test=False, texts=x) for x in (True, False)]
     assert [each.title for each in found] == [
         "No valid figures of texts",
-        "Validation folds, no test figures",
+        "Seen without labels",
     ]
+    assert "has seen the signals and reports of fold 4" in found[1].why
+
+
+def test_a_test_fold_that_was_seen_is_none():
+    known = dataclasses.replace(NOTHING, learnt={"signals": (1, 4)})
+    split = final_split((1, 2), (3,), (4,))
+    found = standing_of(split, known, test=True, texts=False)
+    assert (found.kind, found.title) == ("caution", "Seen without labels")
 
 
 def test_copies_in_another_set_are_said_before_the_selection():

@@ -1,6 +1,7 @@
 """An exported encoder against the run it came from, and without this package."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -28,7 +29,11 @@ JEPA = {
     "predictor_num_heads": 1,
 }
 CONFIGS = {
-    "jepa": {"model": VIT, "masks": {"kind": "random"}, "method": JEPA},
+    "jepa": {
+        "model": {**VIT, "num_registers": 1},
+        "masks": {"kind": "random"},
+        "method": JEPA,
+    },
     "byol": {"model": RESNET, "method": {"name": "byol"}, "views": [[], []]},
     "clocs": {"model": RESNET, "method": {"name": "clocs"}},
 }
@@ -140,6 +145,16 @@ def test_the_description_says_what_a_recording_must_be(folder):
     assert tuple(found["leads"]) == LEADS
     np.testing.assert_allclose(found["std"], 0.4, rtol=1e-6)
     assert found["program"]["inputs"]["ecg"] == "float32[batch,200,12]"
+
+
+def test_an_export_is_for_all_to_read_and_lies_by_itself(workdir, folder):
+    modes = {(folder / name).stat().st_mode & 0o777 for name in os.listdir(folder)}
+    assert len(modes) == 1
+    encoder = ecgssl_jax.load(workdir)
+    with pytest.raises(exported.ExportedEncoderError, match="holds something else"):
+        exported.save(encoder.frozen, encoder.statistics, workdir)
+    assert not exported.is_exported(workdir)
+    exported.save(encoder.frozen, encoder.statistics, folder)  # over an export
 
 
 def test_what_is_no_whole_export_is_refused(folder, tmp_path):

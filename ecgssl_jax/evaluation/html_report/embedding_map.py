@@ -108,10 +108,15 @@ def rarest_classes(
         for column in np.argsort(-counts, kind="stable")
         if 0 < counts[column] <= len(rows) / 2
     ][:most]
+    rarest = np.full(len(rows), -1)
+    for column in frequent:
+        rarest[holds[:, column]] = column
+    # Some are in no record without a rarer one.
+    shown = [column for column in frequent if (rarest == column).any()]
     kinds = np.full(len(rows), -1)
-    for number, column in enumerate(frequent):
-        kinds[holds[:, column]] = number
-    return kinds, [asked.classes[column] for column in frequent]
+    for number, column in enumerate(shown):
+        kinds[rarest == column] = number
+    return kinds, [asked.classes[column] for column in shown]
 
 
 def two_dimensions(features: np.ndarray, *, seed: int) -> np.ndarray | None:

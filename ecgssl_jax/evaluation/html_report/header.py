@@ -11,8 +11,18 @@ from ecgssl_jax.evaluation.intervals import Interval
 from ecgssl_jax.evaluation.markdown import figure, minus, signed_figure
 from ecgssl_jax.evaluation.split import shown
 from ecgssl_jax.evaluation.standing import Standing
+from ecgssl_jax.evaluation.summary import Key
 
 _BASELINE = "random encoder"
+_SPECTRUM = "log spectrum"
+# As their papers write them.
+_METHODS = {
+    "jepa": "JEPA",
+    "simclr": "SimCLR",
+    "byol": "BYOL",
+    "clocs": "CLOCS",
+    "meclip": "MECLIP",
+}
 _POINTS = 900  # of the trace
 
 
@@ -20,11 +30,17 @@ def header(material: Material) -> str:
     """HTML."""
     standing = Standing(**material.document["standing"])
     return (
-        f"{top('Evaluation of a pre-trained ECG encoder', material.name)}"
+        f"{top(f'Evaluation of {_kind(material)}', material.name)}"
         f"{_trace(material)}{''.join(verdicts(material))}"
         f"{standing_box(standing)}"
         f"{facts_list(_facts(material))}"
     )
+
+
+def _kind(material: Material) -> str:
+    if dict(material.method).get("name") == "supervised":
+        return "an ECG model trained on labels"
+    return "a pre-trained ECG encoder"
 
 
 def top(kicker: str, title: str) -> str:
@@ -57,16 +73,8 @@ def verdicts(material: Material) -> list[str]:
             f"{escape(task)}: <b>{figure(cell.mean())}</b> "
             f"<span>{bracket(cell.interval)}</span>"
         )
-        name = (
-            _BASELINE if _BASELINE in cell.against else next(iter(cell.against), None)
-        )
-        if name is not None:
-            other = material.cells[key._replace(encoder=name)]
-            text += f", {more(cell.mean() - other.mean(), cell.against[name], f'the {name}')}"
-        for behind, interval in cell.against.items():
-            if behind != name and interval.high < 0:
-                other = material.cells[key._replace(encoder=behind)]
-                text += f", but {more(cell.mean() - other.mean(), interval, f'the {behind}')}"
+        if cell.against:
+            text += _distances(material, key)
         found.append(f'<p class="verdict">{text}</p>')
     if not found and material.retrieval:
         name, one = next(iter(material.retrieval.items()))
@@ -77,6 +85,25 @@ def verdicts(material: Material) -> list[str]:
             f"<b>{figure(one.chance[depth])}</b></p>"
         )
     return found
+
+
+def _distances(material: Material, key: Key) -> str:
+    """HTML: from the random encoder, if there is one, and from what matters besides."""
+    cell = material.cells[key]
+    first = _BASELINE if _BASELINE in cell.against else next(iter(cell.against))
+
+    def distance(name: str) -> str:
+        other = material.cells[key._replace(encoder=name)]
+        difference = cell.mean() - other.mean()
+        return more(difference, cell.against[name], f"the {name}")
+
+    text = f", {distance(first)}"
+    for name, interval in cell.against.items():
+        # The spectrum needs no encoder at all: it is named whatever it says.
+        if name != first and (interval.high < 0 or name == _SPECTRUM):
+            joined = "but" if interval.high < 0 < cell.against[first].low else "and"
+            text += f", {joined} {distance(name)}"
+    return text
 
 
 def more(difference: float, interval: Interval, whom: str) -> str:
@@ -97,10 +124,10 @@ def _facts(material: Material) -> dict[str, str]:
     document, prepared = material.document, material.prepared
     split = material.split
     method, model = (dict(x) for x in (material.method, material.model))
-    preset = model.get("preset")
+    preset, name = model.get("preset"), str(method.get("name", ""))
     facts = {
         "Data set": f"{prepared.name}, {len(prepared):,} records",
-        "Method": str(method.get("name", "")).upper()
+        "Method": _METHODS.get(name, name)
         + (f" ({method['mode']})" if "mode" in method else ""),
         "Encoder": str(model.get("name", "")) + (f", {preset}" if preset else ""),
         "Checkpoint": f"step {document['step']:,}",

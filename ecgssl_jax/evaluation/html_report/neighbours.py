@@ -72,7 +72,8 @@ def found_neighbours(material: Material, asked: Question) -> list[Found]:
     places = [int(rng.choice(np.flatnonzero(kinds == k))) for k in range(len(names))]
     if not places:
         # No record has just one class.
-        places = [int(rng.integers(len(reported.rows)))]
+        count = min(_QUERIES, len(reported.rows))
+        places = rng.choice(len(reported.rows), count, replace=False).tolist()
     rows = reported.rows[places]
     order, cosines = nearest(
         material.features(rows), material.features(fitted.rows), _NEAREST

@@ -1,6 +1,7 @@
 """The page: sections of figures and tables, in one HTML file that needs nothing else."""
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import html
@@ -235,6 +236,8 @@ def delete_page(folder: Path) -> None:
     """Deletes report.html and its figures, where there are any."""
     for path in (folder / "report.html", *folder.glob("report/*.png")):
         path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not there, or not empty
+        (folder / "report").rmdir()
 
 
 def page(title: str, header: str, sections: Sequence[Section], footer: str) -> str:

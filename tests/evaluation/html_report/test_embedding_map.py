@@ -78,6 +78,10 @@ def test_records_of_several_classes_have_the_colour_of_the_rarest():
     # What nearly all have tells nothing.
     assert names == ["b", "c"]
     assert kinds.tolist() == [1, 1, 0, 0, -1, -1, -1, -1]
+    # A class whose records all have a rarer one has no dot, and no place in the legend.
+    labels[:, 1] = labels[:, 2]
+    kinds, names = rarest_classes(asked, np.arange(8))
+    assert names == ["c"] and kinds.tolist() == [0, 0, -1, -1, -1, -1, -1, -1]
 
 
 def test_a_class_is_named_where_it_is_among_its_own():

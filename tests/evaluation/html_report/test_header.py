@@ -73,9 +73,32 @@ def test_without_labels_the_sentence_is_of_the_retrieval():
     assert plain(text) == "ECG to report: recall@1 .250, where a random order has .100"
 
 
-def test_it_is_not_kept_back_what_the_encoder_is_behind():
-    material = with_difference(0.02, 0.01, 0.03)
-    behind = Interval(low=-0.06, high=-0.02, level=0.95)
+@pytest.mark.parametrize(
+    ("random", "spectrum", "ends"),
+    [
+        (
+            (0.02, 0.01, 0.03),
+            (-0.06, -0.02),
+            "random encoder, but −.040 [−.060, −.020] against the log spectrum",
+        ),
+        (
+            (0.02, 0.01, 0.03),
+            (-0.06, 0.01),
+            (
+                "random encoder, and −.040 [−.060, +.010] against the log spectrum: other "
+                "patients might have put them the other way round"
+            ),
+        ),
+        (
+            (0.02, -0.01, 0.03),
+            (-0.06, -0.02),
+            "way round, and −.040 [−.060, −.020] against the log spectrum",
+        ),
+    ],
+)
+def test_the_distance_from_the_spectrum_is_not_kept_back(random, spectrum, ends):
+    material = with_difference(*random)
+    behind = Interval(low=spectrum[0], high=spectrum[1], level=0.95)
     cells = dict(material.cells)
     for key, cell in material.cells.items():
         if key.encoder == TRAINED:
@@ -88,7 +111,6 @@ def test_it_is_not_kept_back_what_the_encoder_is_behind():
         spectrum = key._replace(encoder="log spectrum")
         cells[spectrum] = dataclasses.replace(cell, answers=[better], against={})
     (found,) = verdicts(dataclasses.replace(material, cells=cells))
-    ends = "random encoder, but −.040 [−.060, −.020] against the log spectrum"
     assert plain(found).endswith(ends)
 
 

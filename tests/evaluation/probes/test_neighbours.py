@@ -52,6 +52,17 @@ def test_the_number_of_neighbours_is_selected_on_held_out_rows():
     np.testing.assert_array_equal(some.features, probe.features[:200])
 
 
+def test_held_out_rows_do_not_vote_for_themselves():
+    """Where features tell nothing, the nearest neighbour must not seem to know all."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(400, 8)).astype(np.float32)
+    labels = (random.random((400, 2)) < 0.5).astype(np.float32)
+    probe = probes.neighbour_probe(
+        features, labels, held_out=np.arange(200, 400), neighbours=(1, 50)
+    )
+    assert max(probe.selection.values()) < 0.65
+
+
 def test_unknown_labels_have_no_vote():
     features, labels = clusters()
     known = np.random.default_rng(1).random(labels.shape) < 0.5
