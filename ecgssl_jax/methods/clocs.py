@@ -17,14 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from ecgssl_jax.leads import LEADS
+from ecgssl_jax.methods.all_pairs import add_exponentials, fold, nothing
 from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
-from ecgssl_jax.methods.embeddings import (
-    interleave,
-    separate,
-    similarities,
-    spread,
-    unit,
-)
+from ecgssl_jax.methods.embeddings import cosines, interleave, separate, spread, unit
 from ecgssl_jax.models.encoders import Encoder, Module
 from ecgssl_jax.models.heads import Settings as HeadSettings
 from ecgssl_jax.models.heads import make_head
@@ -81,20 +76,29 @@ def clocs_loss(
       patients: [B] int, whose record it is.
       valid: [B] bool, records that have both views; the others are left out.
     """
-    similarity = similarities(z1, z2) / temperature
     if valid is None:
         valid = jnp.ones(patients.shape, bool)
-    both = valid[:, None] & valid
-    positive = (patients[:, None] == patients) & both
+    first, second = unit(z1), unit(z2)
 
-    def one_way(similarity):
-        # Rows that are left out keep finite sums, and so finite gradients.
-        logits = jnp.where(both | ~valid[:, None], similarity, -jnp.inf)
-        total = jax.nn.logsumexp(logits, axis=1, keepdims=True)
-        loss = jnp.where(positive, total - similarity, 0.0)
-        return loss.sum() / jnp.maximum(positive.sum(), 1)
+    def one_way(rows, columns):
+        def step(known, column):
+            total, positives, count = known
+            similarity = cosines(rows, column["z"]) / temperature
+            there = (column["number"] >= 0) & column["valid"] & valid[:, None]
+            positive = there & (patients[:, None] == column["patients"])
+            total = add_exponentials(total, similarity, there)
+            positives = positives + jnp.where(positive, similarity, 0.0).sum(axis=1)
+            return total, positives, count + positive.sum(axis=1)
 
-    return (one_way(similarity) + one_way(similarity.T)) / 2
+        zero = jnp.zeros(patients.shape, rows.dtype)
+        start = nothing(rows), zero, jnp.zeros(patients.shape, jnp.int32)
+        known = {"z": columns, "patients": patients, "valid": valid}
+        total, positives, count = fold(step, start, known)
+        # Rows that are left out have no pair, and their total no bound.
+        loss = count * jnp.where(valid, total, 0.0) - positives
+        return loss.sum() / jnp.maximum(count.sum(), 1)
+
+    return (one_way(first, second) + one_way(second, first)) / 2
 
 
 class _View(NamedTuple):

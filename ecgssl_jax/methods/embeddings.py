@@ -46,13 +46,13 @@ def unit(vectors: jax.Array) -> jax.Array:
     return vectors * jax.lax.rsqrt(jnp.where(squares > _SHORTEST**2, squares, 1.0))
 
 
-def similarities(one: jax.Array, other: jax.Array) -> jax.Array:
-    """Cosines of all pairs: [B, D], [B', D] -> [B, B'], at least float32.
+def cosines(one: jax.Array, other: jax.Array) -> jax.Array:
+    """Of all pairs of vectors of length 1: [B, D], [B', D] -> [B, B'].
 
     Accelerators multiply float32 in fewer bits unless told not to, and a temperature
     enlarges what is lost.
     """
-    return jnp.matmul(unit(one), unit(other).T, precision="highest")
+    return jnp.matmul(one, other.T, precision="highest")
 
 
 def spread(vectors: jax.Array) -> jax.Array:

@@ -18,9 +18,11 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import stop_gradient
 
+from ecgssl_jax.methods.all_pairs import add_exponentials, fold, nothing
 from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
-from ecgssl_jax.methods.embeddings import similarities, spread
+from ecgssl_jax.methods.embeddings import cosines, spread, unit
 from ecgssl_jax.models.encoders import Encoder, Module
 from ecgssl_jax.models.heads import Settings as HeadSettings
 from ecgssl_jax.models.heads import make_head, make_linear
@@ -86,28 +88,6 @@ class Settings:
             )
 
 
-class Pairs(NamedTuple):
-    """Which records and texts of a batch belong together; [B, B] bool each.
-
-    Row i, column j: the record i and the text j. Rows and columns without text are
-    in none.
-    """
-
-    own: jax.Array  # the diagonal
-    repeated: jax.Array  # equal texts of other records
-    negative: jax.Array  # what the row's own text is told from
-
-
-def pairs_of(text_ids: jax.Array, mode: Mode) -> Pairs:
-    """Pairs by text_ids [B] int: equal texts have equal ones, no text is below 0."""
-    has_text = text_ids >= 0
-    both = has_text[:, None] & has_text
-    own = jnp.eye(len(text_ids), dtype=bool) & both
-    equal = (text_ids[:, None] == text_ids) & both
-    repeated = equal & ~own
-    return Pairs(own, repeated, both & ~(own if mode == "clip" else equal))
-
-
 def clip_loss(
     ecg: jax.Array,
     text: jax.Array,
@@ -138,37 +118,101 @@ def clip_loss(
         raise ValueError(
             f"unknown mode {mode!r} of MECLIP; use one of {', '.join(get_args(Mode))}"
         )
-    similarity = similarities(ecg, text) / temperature
-    pairs = pairs_of(text_ids, mode)
-    # Both relations are symmetric: the other direction is the transpose.
-    directions = (similarity, similarity.T)
-    losses = [_one_way(x, pairs, mode, positive_weight) for x in directions]
-    return (losses[0] + losses[1]) / 2
+    loss, _ = compare(ecg, text, text_ids, temperature, mode, positive_weight)
+    return loss
 
 
-def _one_way(similarity, pairs: Pairs, mode: Mode, positive_weight: float):
-    loss = _pair_losses(similarity, pairs.negative)
+class Row(NamedTuple):
+    """What is known of the rows of one side; [B] each, and 0 of rows without text."""
+
+    against: jax.Array  # logarithm of the sum over the negatives
+    own: jax.Array  # the logit of the own pair
+    negatives: jax.Array  # how many
+    repeated: jax.Array  # pairs of other records in the same words, how many
+    best: jax.Array  # the largest logit
+    best_id: jax.Array  # and the text that has it
+
+
+class _Pairs(NamedTuple):
+    """Which rows and columns belong together; [B, N'] bool each."""
+
+    own: jax.Array
+    repeated: jax.Array  # equal texts of other records
+    negative: jax.Array  # what the own pair is told from
+    both: jax.Array  # those with texts
+
+
+def _pairs(ids: jax.Array, column: Mapping[str, jax.Array], mode: Mode) -> _Pairs:
+    number = jnp.arange(len(ids))[:, None]
+    there = (column["number"] >= 0) & (column["id"] >= 0)
+    both = (ids[:, None] >= 0) & there
+    own = (number == column["number"]) & both
+    equal = (ids[:, None] == column["id"]) & both
+    negative = both & ~(own if mode == "clip" else equal)
+    return _Pairs(own, equal & ~own, negative, both)
+
+
+def compare(ecg: jax.Array, text: jax.Array, *others: Any) -> tuple[jax.Array, Row]:
+    """-> the mean loss of both directions, and what is known of the ECGs."""
+    ecg, text = unit(ecg), unit(text)
+    one, row = _one_way(ecg, text, *others)
+    other, _ = _one_way(text, ecg, *others)
+    return (one + other) / 2, row
+
+
+def _one_way(
+    rows: jax.Array,
+    columns: jax.Array,
+    ids: jax.Array,
+    temperature: float | jax.Array,
+    mode: Mode,
+    positive_weight: float,
+) -> tuple[jax.Array, Row]:
+    """-> the loss of finding the own column for each row, and what it is made of."""
+    ids = jnp.asarray(ids)
+    parts = {"z": columns, "id": ids}
+
+    def logits(column):
+        return cosines(rows, column["z"]) / temperature
+
+    def step(row: Row, column) -> Row:
+        similarity, pairs = logits(column), _pairs(ids, column, mode)
+        seen = jnp.where(pairs.both, stop_gradient(similarity), -jnp.inf)
+        better = seen.max(axis=1) > row.best
+        return Row(
+            against=add_exponentials(row.against, similarity, pairs.negative),
+            own=row.own + jnp.where(pairs.own, similarity, 0.0).sum(axis=1),
+            negatives=row.negatives + pairs.negative.sum(axis=1),
+            repeated=row.repeated + pairs.repeated.sum(axis=1),
+            best=jnp.maximum(row.best, seen.max(axis=1)),
+            best_id=jnp.where(better, column["id"][seen.argmax(axis=1)], row.best_id),
+        )
+
+    zero, none = jnp.zeros(ids.shape, rows.dtype), jnp.zeros(ids.shape, jnp.int32)
+    start = Row(nothing(rows), zero, none, none, nothing(rows), jnp.full_like(ids, -1))
+    row = fold(step, start, parts)
+
+    def pair_loss(similarity, against):
+        return jax.nn.softplus(against - similarity)
+
+    # Without negatives there is nothing to be told from, and no loss.
+    some = row.negatives > 0
+    against = jnp.where(some, row.against, 0.0)
+    count = jnp.maximum((ids >= 0).sum(), 1)
+    own = jnp.where(some, pair_loss(row.own, against), 0.0)
+    if mode in ("clip", "exclude"):
+        return own.sum() / count, row
+
+    def add_repeated(total, column):
+        chosen = _pairs(ids, column, mode).repeated & some[:, None]
+        loss = pair_loss(logits(column), against[:, None])
+        return total + jnp.where(chosen, loss, 0.0).sum(axis=1)
+
+    repeated = fold(add_repeated, zero, parts)
     if mode == "multi_positive":
-        positive = pairs.own | pairs.repeated
-        count = jnp.maximum(positive.sum(axis=1, keepdims=True), 1)
-        return _mean(loss / count, positive, pairs.own.sum())
-    own = _mean(loss, pairs.own, pairs.own.sum())
-    if mode != "positive":
-        return own
-    return own + positive_weight * _mean(loss, pairs.repeated, pairs.repeated.sum())
-
-
-def _pair_losses(similarity, negative):
-    """[B, B]: log(1 + sum over the row's negatives of exp(s' - s)) of every pair."""
-    # Rows without negatives have no loss; infinities would be NaN in the gradient.
-    some = negative.any(axis=1, keepdims=True)
-    masked = jnp.where(negative, similarity, jnp.where(some, -jnp.inf, 0.0))
-    against = jax.nn.logsumexp(masked, axis=1, keepdims=True)
-    return jnp.where(some, jax.nn.softplus(against - similarity), 0.0)
-
-
-def _mean(values, chosen, count):
-    return jnp.where(chosen, values, 0.0).sum() / jnp.maximum(count, 1)
+        return ((own + repeated) / (1 + row.repeated)).sum() / count, row
+    more = repeated.sum() / jnp.maximum(row.repeated.sum(), 1)
+    return own.sum() / count + positive_weight * more, row
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -229,23 +273,17 @@ class Meclip:
         text = self.embed_text(params, batch, rngs={"drop_path": text_rng})
         temperature = self.temperature(params)
         ids = batch["text_ids"]
-        loss = clip_loss(
-            ecg,
-            text,
-            ids,
-            temperature=temperature,
-            mode=settings.mode,
-            positive_weight=settings.positive_weight,
+        loss, row = compare(
+            ecg, text, ids, temperature, settings.mode, settings.positive_weight
         )
-        pairs = pairs_of(ids, settings.mode)
-        rows = pairs.own.sum()
-        nearest = jnp.where(ids >= 0, similarities(ecg, text), -jnp.inf).argmax(1)
+        has_text = ids >= 0
+        rows = jnp.maximum(has_text.sum(), 1)
         metrics = {
             # Any record with the same words counts.
-            "accuracy": _mean(ids[nearest] == ids, ids >= 0, rows),
-            "texts": rows / len(ids),
-            "negatives": pairs.negative.sum() / jnp.maximum(rows, 1),
-            "repeated": pairs.repeated.sum() / jnp.maximum(rows, 1),
+            "accuracy": ((row.best_id == ids) & has_text).sum() / rows,
+            "texts": has_text.mean(),
+            "negatives": row.negatives.sum() / rows,
+            "repeated": row.repeated.sum() / rows,
             "temperature": jnp.asarray(temperature, jnp.float32),
             "spread": spread(ecg),
             "text_spread": spread(text),

@@ -2,19 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.lax import stop_gradient
 
+from ecgssl_jax.methods.all_pairs import add_exponentials, fold, nothing
 from ecgssl_jax.methods.base import Batch, LabelShape, TextShape, Tree
-from ecgssl_jax.methods.embeddings import (
-    interleave,
-    separate,
-    similarities,
-    spread,
-    unit,
-)
+from ecgssl_jax.methods.embeddings import cosines, interleave, separate, spread, unit
 from ecgssl_jax.models.encoders import Encoder, Module
 from ecgssl_jax.models.heads import Settings as HeadSettings
 from ecgssl_jax.models.heads import make_head
@@ -47,29 +43,49 @@ def nt_xent_loss(z1: jax.Array, z2: jax.Array, *, temperature: float) -> jax.Arr
       z1, z2: [B, D], any float dtype; row b of both is one record. Computed in at
         least float32.
     """
-    return _cross_entropy(*_logits(z1, z2, temperature)).mean()
+    loss, _ = _nt_xent(z1, z2, temperature)
+    return loss
 
 
-def _logits(z1, z2, temperature):
-    """For each view [B, 2B]: its rows against the other view's, then its own."""
-    across = similarities(z1, z2) / temperature
-    itself = jnp.eye(len(z1), dtype=bool)
-    within = [
-        jnp.where(itself, -jnp.inf, similarities(z, z) / temperature) for z in (z1, z2)
-    ]
-    first = jnp.concatenate([across, within[0]], axis=1)
-    second = jnp.concatenate([across.T, within[1]], axis=1)
-    return first, second
+class _Row(NamedTuple):
+    """What is known of the rows of one view; [B] each."""
+
+    total: jax.Array  # logarithm of the sum over the other 2B - 1 rows
+    own: jax.Array  # the logit of the other view
+    best: jax.Array  # the largest logit of another record
 
 
-def _cross_entropy(first, second):
-    """[2, B]: -log softmax of each row's own record."""
+def _nt_xent(
+    z1: jax.Array, z2: jax.Array, temperature: float
+) -> tuple[jax.Array, jax.Array]:
+    """-> the loss, and the share of the rows whose own record is the nearest."""
+    first, second = unit(z1), unit(z2)
+    number = jnp.arange(len(first), dtype=jnp.int32)
 
-    def one(logits):
-        positive = jnp.diagonal(logits[:, : len(logits)])
-        return jax.nn.logsumexp(logits, axis=1) - positive
+    def step(known, column):
+        there = column["number"] >= 0
+        own = column["number"] == number[:, None]
+        others = there & ~own
 
-    return jnp.stack([one(first), one(second)])
+        def one(row: _Row, rows, same_view, other_view):
+            across = cosines(rows, other_view) / temperature
+            within = cosines(rows, same_view) / temperature
+            total = add_exponentials(row.total, across, there)
+            total = add_exponentials(total, within, others)
+            nearest = jnp.where(others, jnp.maximum(across, within), -jnp.inf)
+            return _Row(
+                total=total,
+                own=row.own + jnp.where(own, across, 0.0).sum(axis=1),
+                best=jnp.maximum(row.best, stop_gradient(nearest).max(axis=1)),
+            )
+
+        views = column["first"], column["second"]
+        return one(known[0], first, *views), one(known[1], second, *views[::-1])
+
+    start = _Row(nothing(first), jnp.zeros_like(first[:, 0]), nothing(first))
+    known = fold(step, (start, start), {"first": first, "second": second})
+    loss = jnp.stack([row.total - row.own for row in known]).mean()
+    return loss, jnp.stack([row.own > row.best for row in known]).mean()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,11 +125,9 @@ class SimClr:
             params["projector"], extra["projector"], pooled
         )
         z1, z2 = separate(z, 2)
-        logits = _logits(z1, z2, self.settings.temperature)
-        loss = _cross_entropy(*logits).mean()
-        best = jnp.stack([x.argmax(axis=1) for x in logits])
+        loss, accuracy = _nt_xent(z1, z2, self.settings.temperature)
         metrics = {
-            "accuracy": (best == jnp.arange(len(z1))).mean(),
+            "accuracy": accuracy,
             "positive_similarity": (unit(z1) * unit(z2)).sum(axis=-1).mean(),
             "spread": spread(z),
         }

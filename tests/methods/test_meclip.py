@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ecgssl_jax.methods import meclip
-from ecgssl_jax.methods.meclip import clip_loss, pairs_of
+from ecgssl_jax.methods.meclip import clip_loss
 from ecgssl_jax.models import vit
 
 MODES = ("clip", "exclude", "positive", "multi_positive")
@@ -124,12 +124,16 @@ def test_the_weight_of_repeated_pairs_scales_what_they_add():
 
 
 def test_pairs_count_what_is_told_apart():
-    ids = jnp.array([0, 1, 0, -1])
-    pairs = pairs_of(ids, "exclude")
-    np.testing.assert_array_equal(pairs.own.sum(1), [1, 1, 1, 0])
-    np.testing.assert_array_equal(pairs.repeated.sum(1), [1, 0, 1, 0])
-    np.testing.assert_array_equal(pairs.negative.sum(1), [1, 2, 1, 0])
-    np.testing.assert_array_equal(pairs_of(ids, "clip").negative.sum(1), [2, 2, 2, 0])
+    ecg, text = embeddings(4)
+    ids = np.array([0, 1, 0, -1])
+    _, row = meclip.compare(ecg, text, ids, 0.1, "exclude", 1.0)
+    np.testing.assert_array_equal(row.repeated, [1, 0, 1, 0])
+    np.testing.assert_array_equal(row.negatives, [1, 2, 1, 0])
+    np.testing.assert_array_equal(row.own[3], 0)
+    _, row = meclip.compare(ecg, text, ids, 0.1, "clip", 1.0)
+    np.testing.assert_array_equal(row.negatives, [2, 2, 2, 0])
+    nearest = ecg @ (text[:3] / np.linalg.norm(text[:3], axis=1, keepdims=True)).T
+    np.testing.assert_array_equal(row.best_id[:3], ids[nearest.argmax(axis=1)[:3]])
 
 
 def test_unknown_mode_is_an_error_with_the_known_ones():
