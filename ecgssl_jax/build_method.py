@@ -53,10 +53,12 @@ def make_method(experiment: Experiment) -> Method:
                 else "list the transforms of each"
             )
         )
-    if method.couples_rows and experiment.optim.accumulate > 1:
+    divided = hasattr(method, "embed") and hasattr(method, "compare")
+    if method.couples_rows and experiment.optim.accumulate > 1 and not divided:
         raise ConfigError(
-            f"config.optim.accumulate: {name} compares all rows of a batch, which "
-            "cannot be split into micro-batches; leave it at 1 and save memory with "
+            f"config.optim.accumulate: {name} compares all rows of a batch, which can be "
+            "split into micro-batches only by a method with embed and compare "
+            "(ecgssl_jax/methods/base.py); leave it at 1 and save memory with "
             "config.model.remat=True, or by more devices"
         )
     return method
@@ -67,7 +69,7 @@ def _method_module(name: Any) -> Any:
     known = [
         module.name
         for module in pkgutil.iter_modules(methods.__path__)
-        if module.name not in ("base", "ema", "embeddings")
+        if module.name not in ("all_pairs", "base", "ema", "embeddings")
     ]
     if name in known:
         return importlib.import_module(f"ecgssl_jax.methods.{name}")

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import optax
 
 from ecgssl_jax import sharding
 from ecgssl_jax.experiment import Experiment
+from ecgssl_jax.methods.base import CouplingMethod, Method
 from ecgssl_jax.optim import make_optimiser, schedules
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.signals import prepare
@@ -99,9 +100,8 @@ def make_update(
         if task.materialise is not None:
             batch = task.materialise(batch, resident)
         batch, rng = _shown(experiment, task, batch, state.statistics, rng)
-        loss_and_gradient = jax.value_and_grad(method.loss, has_aux=True)
         loss, extra, metrics, gradient = _accumulate(
-            loss_and_gradient, state, batch, rng, settings.accumulate
+            method, state, batch, rng, settings.accumulate
         )
         gradient_norm = optax.tree.norm(gradient)
         updates, optimiser_state = optimiser.update(
@@ -206,25 +206,79 @@ def micro_batches(batch: Any, parts: int) -> Any:
     return jax.tree.map(split, batch)
 
 
-def _accumulate(loss_and_gradient, state, batch, rng, parts: int):
-    """Mean loss, metrics and gradient over micro-batches, one after the other."""
+def _join(x: jax.Array) -> jax.Array:
+    """[parts, B / parts, ...] -> [B, ...]; every device keeps its own rows."""
+    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+
+def _split(x: jax.Array, parts: int) -> jax.Array:
+    """What `_join` joined."""
+    return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+
+def _accumulate(method: Method, state: TrainState, batch: Any, rng: Any, parts: int):
+    """-> loss, extra, metrics, gradient, of micro-batches one after the other."""
     if parts == 1:
-        (loss, (extra, metrics)), gradient = loss_and_gradient(
-            state.params, state.extra, batch, rng
-        )
+        (loss, (extra, metrics)), gradient = jax.value_and_grad(
+            method.loss, has_aux=True
+        )(state.params, state.extra, batch, rng)
         return loss, extra, metrics, gradient
+    numbered = micro_batches(batch, parts), jnp.arange(parts)
+    if method.couples_rows:
+        return _cached(cast(CouplingMethod, method), state, numbered, rng, parts)
+    return _mean(method, state, numbered, rng, parts)
+
+
+def _mean(method: Method, state: TrainState, numbered: Any, rng: Any, parts: int):
+    """The means over the micro-batches."""
 
     def one(carry, inputs):
         extra, total = carry
         part, number = inputs
-        (loss, (extra, metrics)), gradient = loss_and_gradient(
-            state.params, extra, part, jax.random.fold_in(rng, number)
-        )
+        (loss, (extra, metrics)), gradient = jax.value_and_grad(
+            method.loss, has_aux=True
+        )(state.params, extra, part, jax.random.fold_in(rng, number))
         total = jax.tree.map(lambda t, g: t + g / parts, total, gradient)
         return (extra, total), (loss, metrics)
 
     zero = jax.tree.map(jnp.zeros_like, state.params)
     (extra, gradient), (losses, metrics) = jax.lax.scan(
-        one, (state.extra, zero), (micro_batches(batch, parts), jnp.arange(parts))
+        one, (state.extra, zero), numbered
     )
     return losses.mean(), extra, jax.tree.map(jnp.mean, metrics), gradient
+
+
+def _cached(
+    method: CouplingMethod, state: TrainState, numbered: Any, rng: Any, parts: int
+):
+    """Of all rows compared with each other, by cached gradients (arXiv 2101.06983).
+
+    Micro-batches are embedded, all are compared, and each is embedded once more for the
+    gradient of its part. So only one at a time is differentiated.
+    """
+
+    def embed(params, extra, inputs):
+        part, number = inputs
+        return method.embed(params, extra, part, jax.random.fold_in(rng, number))
+
+    def forward(extra, inputs):
+        embedded, extra = embed(state.params, extra, inputs)
+        return extra, embedded
+
+    extra, embedded = jax.lax.scan(forward, state.extra, numbered)
+    joined, batch = jax.tree.map(_join, (embedded, numbered[0]))
+    (loss, metrics), (gradient, cached) = jax.value_and_grad(
+        method.compare, argnums=(0, 1), has_aux=True
+    )(state.params, joined, batch)
+
+    def backward(total, inputs):
+        part, cotangent = inputs
+        _, pull = jax.vjp(
+            lambda params: embed(params, state.extra, part)[0], state.params
+        )
+        (found,) = pull(cotangent)
+        return jax.tree.map(jnp.add, total, found), None
+
+    cached = jax.tree.map(lambda x: _split(x, parts), cached)
+    gradient, _ = jax.lax.scan(backward, gradient, (numbered, cached))
+    return loss, extra, metrics, gradient

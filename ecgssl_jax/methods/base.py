@@ -53,9 +53,9 @@ class Method(Protocol):
         [B, Y] int8 of 0 and 1, and `labels_valid` [B, Y] bool, those that are known.
       leads: names of leads that records must have, () for any.
       couples_rows: whether the loss compares the rows of a batch with each other, as
-        with negatives; such a batch is not split into micro-batches. Where it is
-        split, a batch norm sees a micro-batch at a time, and a loss that is the mean
-        over what is valid becomes the mean of the micro-batches' means.
+        with negatives; to be split into micro-batches, it must be a `CouplingMethod`.
+        Where a batch is split, a batch norm sees a micro-batch at a time, and another
+        loss, the mean over what is valid, becomes the mean of the micro-batches' means.
     """
 
     @property
@@ -102,6 +102,26 @@ class Method(Protocol):
         encoder its `leads` one by one, also 'by_lead' [B, L, D], zeros where a record
         lacks the lead.
         """
+        ...
+
+
+class CouplingMethod(Method, Protocol):
+    """A method whose loss is in two parts, so that micro-batches can be compared.
+
+    `loss` is `compare` of what `embed` gives. What is embedded must not depend on `extra`,
+    as that of batch norms in training does not.
+    """
+
+    def embed(
+        self, params: Tree, extra: Tree, batch: Batch, rng: jax.Array
+    ) -> tuple[Tree, Tree]:
+        """-> arrays [B, ...] of some rows, which are not compared yet, and extra."""
+        ...
+
+    def compare(
+        self, params: Tree, embedded: Tree, batch: Batch
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """-> loss, metrics of all rows of a batch, of which nothing is embedded anew."""
         ...
 
 

@@ -177,12 +177,14 @@ class Clocs:
     def loss(
         self, params: Tree, extra: Tree, batch: Batch, rng: jax.Array
     ) -> tuple[jax.Array, tuple[Tree, dict[str, jax.Array]]]:
-        settings = self.settings
-        (view,) = batch.get("views") or (batch,)
-        shown = dict(batch, ecg=view["ecg"])
-        if "length" in view:
-            shown["length"] = view["length"]
-        views = contrasted(shown, settings.mode, settings.leads)
+        embedded, extra = self.embed(params, extra, batch, rng)
+        loss, metrics = self.compare(params, embedded, batch)
+        return loss, (extra, metrics)
+
+    def embed(
+        self, params: Tree, extra: Tree, batch: Batch, rng: jax.Array
+    ) -> tuple[Tree, Tree]:
+        views = self._views(batch)
         # One pass, so that batch norms see all views together.
         joined = interleave(views)
         pooled, encoder = self.encoder.train(
@@ -192,25 +194,38 @@ class Clocs:
             params["projector"], extra["projector"], pooled, valid=joined.valid
         )
         places = separate(z, len(views))
+        return places, {"encoder": encoder, "projector": projector}
+
+    def _views(self, batch: Batch) -> list[_View]:
+        (view,) = batch.get("views") or (batch,)
+        shown = dict(batch, ecg=view["ecg"])
+        if "length" in view:
+            shown["length"] = view["length"]
+        return contrasted(shown, self.settings.mode, self.settings.leads)
+
+    def compare(
+        self, params: Tree, embedded: Tree, batch: Batch
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        valid = [view.valid for view in self._views(batch)]
         patients = batch["patient"]
         losses = [
             clocs_loss(
-                places[one],
-                places[other],
+                embedded[one],
+                embedded[other],
                 patients,
-                temperature=settings.temperature,
-                valid=_both(views[one].valid, views[other].valid),
+                temperature=self.settings.temperature,
+                valid=_both(valid[one], valid[other]),
             )
-            for one, other in itertools.combinations(range(len(views)), 2)
+            for one, other in itertools.combinations(range(len(embedded)), 2)
         ]
         same = patients[:, None] == patients
+        first, second, *_ = embedded
         metrics = {
             "positives": same.sum() / len(patients),
-            "positive_similarity": (unit(places[0]) * unit(places[1])).sum(-1).mean(),
-            "spread": spread(z),
+            "positive_similarity": (unit(first) * unit(second)).sum(-1).mean(),
+            "spread": spread(jnp.concatenate(embedded)),
         }
-        extra = {"encoder": encoder, "projector": projector}
-        return jnp.stack(losses).mean(), (extra, metrics)
+        return jnp.stack(losses).mean(), metrics
 
     def after_update(self, params: Tree, extra: Tree, step: jax.Array) -> Tree:
         return extra

@@ -257,7 +257,13 @@ class Meclip:
     def loss(
         self, params: Tree, extra: Tree, batch: Batch, rng: jax.Array
     ) -> tuple[jax.Array, tuple[Tree, dict[str, jax.Array]]]:
-        settings = self.settings
+        embedded, extra = self.embed(params, extra, batch, rng)
+        loss, metrics = self.compare(params, embedded, batch)
+        return loss, (extra, metrics)
+
+    def embed(
+        self, params: Tree, extra: Tree, batch: Batch, rng: jax.Array
+    ) -> tuple[Tree, Tree]:
         (view,) = batch.get("views") or (batch,)
         ecg_rng, text_rng = jax.random.split(rng)
         pooled, encoder = self.encoder.train(
@@ -271,8 +277,14 @@ class Meclip:
             params["projector"], extra["projector"], pooled
         )
         text = self.embed_text(params, batch, rngs={"drop_path": text_rng})
+        return (ecg, text), {"encoder": encoder, "projector": projector}
+
+    def compare(
+        self, params: Tree, embedded: Tree, batch: Batch
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        settings, ids = self.settings, batch["text_ids"]
+        ecg, text = embedded
         temperature = self.temperature(params)
-        ids = batch["text_ids"]
         loss, row = compare(
             ecg, text, ids, temperature, settings.mode, settings.positive_weight
         )
@@ -288,7 +300,7 @@ class Meclip:
             "spread": spread(ecg),
             "text_spread": spread(text),
         }
-        return loss, ({"encoder": encoder, "projector": projector}, metrics)
+        return loss, metrics
 
     def after_update(self, params: Tree, extra: Tree, step: jax.Array) -> Tree:
         return extra

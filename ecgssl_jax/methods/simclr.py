@@ -112,6 +112,13 @@ class SimClr:
     def loss(
         self, params: Tree, extra: Tree, batch: Batch, rng: jax.Array
     ) -> tuple[jax.Array, tuple[Tree, dict[str, jax.Array]]]:
+        embedded, extra = self.embed(params, extra, batch, rng)
+        loss, metrics = self.compare(params, embedded, batch)
+        return loss, (extra, metrics)
+
+    def embed(
+        self, params: Tree, extra: Tree, batch: Batch, rng: jax.Array
+    ) -> tuple[Tree, Tree]:
         # One pass, so that batch norms see both views together.
         joined = interleave(batch["views"])
         pooled, encoder = self.encoder.train(
@@ -124,14 +131,19 @@ class SimClr:
         z, projector = self.projector.train(
             params["projector"], extra["projector"], pooled
         )
-        z1, z2 = separate(z, 2)
+        return separate(z, 2), {"encoder": encoder, "projector": projector}
+
+    def compare(
+        self, params: Tree, embedded: Tree, batch: Batch
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        z1, z2 = embedded
         loss, accuracy = _nt_xent(z1, z2, self.settings.temperature)
         metrics = {
             "accuracy": accuracy,
             "positive_similarity": (unit(z1) * unit(z2)).sum(axis=-1).mean(),
-            "spread": spread(z),
+            "spread": spread(jnp.concatenate(embedded)),
         }
-        return loss, ({"encoder": encoder, "projector": projector}, metrics)
+        return loss, metrics
 
     def after_update(self, params: Tree, extra: Tree, step: jax.Array) -> Tree:
         return extra

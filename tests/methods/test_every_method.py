@@ -11,6 +11,7 @@ import pytest
 from ecgssl_jax import assembly, sharding
 from ecgssl_jax.data import masks
 from ecgssl_jax.experiment import Mesh, parse
+from ecgssl_jax.methods import simclr
 from ecgssl_jax.models.vit import mean_pool
 from ecgssl_jax.optim import make_optimiser
 from ecgssl_jax.rules import path_string
@@ -353,11 +354,53 @@ def test_losses_fall_on_one_batch(case):
     assert losses[-5:].mean() < losses[:5].mean()
 
 
+def without_batch_norm(case):
+    """The case's method, with heads that look at one row at a time."""
+    head = dict(HEAD, batch_norm=False)
+    return dict(method=dict(CASES[case]["method"], projector=head))
+
+
+@pytest.mark.parametrize(
+    ("case", "parts"), [("simclr-vit", 2), ("meclip-vit", 2), ("clocs-vit", 4)]
+)
+def test_rows_of_all_micro_batches_are_compared_with_each_other(case, parts):
+    """As if the batch had not been divided: the same loss, metrics and gradient."""
+    found = []
+    for accumulate in (1, parts):
+        experiment = experiment_of(
+            case,
+            optim=dict(learning_rate=(2e-3,) * 3, accumulate=accumulate),
+            **without_batch_norm(case),
+        )
+        run = Run(experiment, 1)
+        state, metrics = run.update(run.first(), run.put(batch_of(0, experiment)), None)
+        found.append(jax.tree.map(np.asarray, (metrics, state.optimiser[1].mu)))
+    (whole, gradient), (divided, cached) = found
+    for name, value in whole.items():
+        np.testing.assert_allclose(divided[name], value, rtol=1e-5, atol=1e-6)
+    largest = max(np.abs(x).max() for x in jax.tree.leaves(gradient))
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5 * largest),
+        cached,
+        gradient,
+    )
+
+
 @pytest.mark.parametrize("case", ["simclr", "meclip", "clocs"])
-def test_what_compares_all_rows_is_not_split_into_micro_batches(case):
-    with pytest.raises(ConfigError, match="cannot be split into micro-batches"):
-        optim = dict(accumulate=2)
-        assembly.make_method(experiment_of(case, optim=optim))
+def test_a_divided_batch_is_the_same_on_every_number_of_devices(case):
+    """With batch norms too, which see the same rows together."""
+    experiment = experiment_of(
+        case, optim=dict(learning_rate=(2e-3,) * 3, accumulate=2)
+    )
+    batches = [batch_of(step, experiment) for step in range(3)]
+    one, eight = (Run(experiment, n).steps(batches)[0] for n in (1, 8))
+    np.testing.assert_allclose(eight, one, rtol=1e-4)
+
+
+def test_what_compares_rows_in_one_piece_is_not_divided(monkeypatch):
+    monkeypatch.delattr(simclr.SimClr, "embed")
+    with pytest.raises(ConfigError, match="only by a method with embed and compare"):
+        assembly.make_method(experiment_of("simclr", optim=dict(accumulate=2)))
 
 
 @pytest.mark.parametrize(
