@@ -14,7 +14,7 @@ PYTHON3 ?= python3
 
 PYTHON := .venv/bin/python
 CONFIG := configs/$(METHOD).py$(if $(ARG),:$(ARG))
-CODE := ecgssl_jax configs benchmarks tests setup.py
+CODE := ecgssl_jax configs launch benchmarks tests setup.py
 
 .PHONY: run test lint format clean
 

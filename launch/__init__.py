@@ -1,0 +1,1 @@
+"""One job on one machine, on a SLURM cluster, or on a pod."""

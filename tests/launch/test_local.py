@@ -1,0 +1,172 @@
+"""Jobs of several processes: what they are told, and how they end."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch import local
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def launched(*words, **more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "launch.local", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Writes a module; returns the flag that runs it."""
+
+    def write(text):
+        (tmp_path / "job.py").write_text("import os, signal, sys, time\n" + text)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        return "--module=job"
+
+    return write
+
+
+def number_of():
+    return "number = int(sys.argv[-1].partition('=')[2])\n"
+
+
+def test_every_process_is_told_its_number_and_the_same_address(capsys):
+    local.main(["--processes=2", "--dry-run", "--", "--config=a.py", "--config.x=1 2"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert "ecgssl_jax.main --config=a.py '--config.x=1 2' --coordinator=" in first
+    assert first.endswith("--num_processes=2 --process_id=0")
+    assert second == first.replace("process_id=0", "process_id=1")
+
+
+def test_a_job_of_one_process_is_none_of_several(capsys):
+    local.main(["--processes=1", "--cpu-devices=8", "--dry-run", "--", "--config=a.py"])
+    line = capsys.readouterr().out
+    assert "coordinator" not in line and line.startswith("JAX_PLATFORMS=cpu XLA_FLAGS=")
+
+
+def test_gpus_are_dealt_out_of_those_that_may_be_seen(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [local.gpus(2, number) for number in (0, 1)] == [["0", "1"], ["2", "3"]]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
+    assert local.gpus(1, 2) == ["7"]
+    with pytest.raises(SystemExit, match="GPUs 2 to 3 of CUDA_VISIBLE_DEVICES=4,5,7"):
+        local.gpus(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--processes=0", "--", "x"], "--processes=0: expected 1 or more"),
+        (["--processes=2", "--cpu-devices=0", "--", "x"], "--cpu-devices=0: expected"),
+        (["--processes=2"], "follows two dashes"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(capsys, words, message):
+    with pytest.raises(SystemExit):
+        local.main(words)
+    assert message in capsys.readouterr().err
+
+
+def test_lines_say_whose_they_are_and_all_end_well(module):
+    flag = module(number_of() + "print('hello from', number)")
+    job = launched("--processes=3", flag, "--", "x")
+    out, err = job.communicate(timeout=30)
+    assert job.returncode == 0 and not err
+    assert sorted(out.splitlines()) == [f"[{n}] hello from {n}" for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "word"),
+    [
+        ("sys.exit(3)", 3, "exit code 3"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 137, "signal SIGKILL"),
+    ],
+)
+def test_one_that_fails_ends_the_job_at_once_with_its_last_words(
+    module, end, code, word
+):
+    """Also if the others wait for it forever, and do not care for SIGTERM."""
+    flag = module(
+        number_of()
+        + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        + f"if number == 1:\n    print('out of paper', flush=True)\n    {end}\n"
+        + "time.sleep(100)"
+    )
+    began = time.monotonic()
+    job = launched("--processes=3", "--grace=0.5", flag, "--", "x")
+    _, err = job.communicate(timeout=30)
+    assert job.returncode == code and time.monotonic() - began < 20
+    assert f"process 1 of 3 ended with {word}" in err and "    out of paper" in err
+
+
+def test_a_signal_is_passed_on_and_the_job_waits_for_what_is_being_saved(module):
+    flag = module(
+        "def save(*_):\n    time.sleep(0.5)\n    print('saved', flush=True)\n"
+        "    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, save)\nprint('ready', flush=True)\n"
+        "time.sleep(100)"
+    )
+    job = launched("--processes=2", "--grace=0.1", flag, "--", "x")
+    assert job.stdout is not None
+    for _ in range(2):
+        assert "ready" in job.stdout.readline()
+    job.send_signal(signal.SIGTERM)
+    out, err = job.communicate(timeout=30)
+    assert job.returncode == 143 and not err
+    assert sorted(out.splitlines()) == ["[0] saved", "[1] saved"]
+
+
+def test_the_second_signal_kills(module):
+    flag = module(
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\n"
+        "time.sleep(100)"
+    )
+    job = launched("--processes=1", flag, "--", "x")
+    assert job.stdout is not None and "ready" in job.stdout.readline()
+    job.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert job.poll() is None
+    job.send_signal(signal.SIGINT)
+    job.communicate(timeout=30)
+    assert job.returncode == 137
+
+
+def test_nothing_is_left_of_a_job_whose_child_has_children(module, tmp_path):
+    flag = module(
+        "import subprocess\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(100)'])\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\nsys.exit(1)"
+    )
+    job = launched("--processes=1", flag, "--", "x")
+    job.communicate(timeout=30)
+    assert job.returncode == 1
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(50):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("the child of the process is still there")
+
+
+def test_commands_are_those_of_the_arguments():
+    args = argparse.Namespace(
+        processes=2, gpus_per_process=1, cpu_devices=None, module="m"
+    )
+    found = local.commands(args, ["--config=a.py"], 1234)
+    assert found[1].words[1:3] == ("-m", "m")
+    assert "--coordinator=localhost:1234" in found[0].words
