@@ -383,7 +383,9 @@ def _exhausted_memory_explained(experiment: Experiment) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; the former handlers come back at the end.
+    """An event that signals to stop set; the former handlers come back at the end.
+
+    SIGTERM, SIGINT, and those by which SLURM tells that the time is nearly over.
 
     The second Ctrl-C ends the process at once.
     """
@@ -398,7 +400,7 @@ def _stop_on_signal() -> Iterator[threading.Event]:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
     former = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield event

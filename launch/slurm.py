@@ -1,0 +1,209 @@
+"""A job on a SLURM cluster, which comes back after time-outs and preemption.
+
+    python -m launch.slurm --nodes=2 --gpus-per-node=8 --cpus-per-task=16 --partition=gpu \\
+        --time=24:00:00 -- --config=configs/jepa.py:ptbxl --workdir=runs/jepa
+    python -m launch.slurm --nodes=2 --dry-run -- --config=configs/jepa.py
+
+What follows the two dashes goes to `python -m ecgssl_jax.main`, to every task alike; JAX finds
+the tasks of the job by SLURM's variables. Workdir and data must lie where all nodes see them.
+
+Before its time is over, and where it is preempted, SLURM signals the tasks: they save, end with
+code 143, and the job is put back into the queue, where it continues from its checkpoint. So it
+is, at most `--requeues` times, where a task was killed; what is wrong with config or data ends
+the job for good. One task that fails ends all.
+"""
+
+import argparse
+import dataclasses
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Of a job that saved, and of tasks that were killed or lost: 128 + the signal's number. SIGUSR1
+# and 2 end those that have not begun yet.
+_SAVED = 128 + signal.SIGTERM
+_LOST = tuple(
+    128 + number
+    for number in (
+        signal.SIGKILL,
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    )
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What a task of the job becomes; called on the node.
+
+    Attributes:
+      words: the command line.
+      folder: that it is run in.
+      environment: variables beside the job's.
+    """
+
+    words: tuple[str, ...]
+    folder: str
+    environment: Mapping[str, str]
+
+    def __call__(self) -> None:
+        os.chdir(self.folder)
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self.environment}
+        # In the place of the process that SLURM started, so that its signals arrive.
+        os.execvpe(self.words[0], self.words, environment)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line before the two dashes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.slurm",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--name", default="ecgssl_jax", help="of the job")
+    add("--nodes", type=int, default=1)
+    add("--tasks-per-node", type=int, default=1, help="processes; default 1")
+    add("--gpus-per-node", type=int, help="default: none")
+    add("--cpus-per-task", type=int)
+    add("--mem", help="of a node, such as 64GB")
+    add(
+        "--time",
+        default="24:00:00",
+        help="HH:MM:SS until it is put back; default a day",
+    )
+    add("--partition")
+    add("--account")
+    add("--qos")
+    add(
+        "--logs",
+        type=Path,
+        default=Path("runs/slurm"),
+        help="folder; default runs/slurm",
+    )
+    add("--env", action="append", default=[], metavar="KEY=VALUE", help="for the tasks")
+    add("--setup", action="append", default=[], help="a line of the script before them")
+    add(
+        "--sbatch",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other option of sbatch, such as constraint=h100",
+    )
+    add(
+        "--notice",
+        type=int,
+        default=120,
+        help="seconds before the end of the time in which to save; default 120",
+    )
+    add(
+        "--requeues",
+        type=int,
+        default=100,
+        help="how often the job may come back; default 100",
+    )
+    add(
+        "--module", default="ecgssl_jax.main", help="what is run; default: the training"
+    )
+    add("--dry-run", action="store_true", help="print the script and the command only")
+    return parser
+
+
+def pairs(values: Sequence[str], flag: str) -> dict[str, str]:
+    """['KEY=VALUE'] -> {KEY: VALUE}; raises SystemExit for what is none."""
+    found = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not key or not equals:
+            raise SystemExit(f"launch.slurm: {flag}={value}: expected KEY=VALUE")
+        found[key] = text
+    return found
+
+
+def teardown(requeues: int) -> list[str]:
+    """Lines of the script after the tasks: whether the job comes back."""
+    codes = "|".join(map(str, (_SAVED, *_LOST)))
+    return [
+        "code=$?",
+        "case $code in",
+        f"  {codes})",
+        f'    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {requeues} ]; then',
+        '      echo "launch.slurm: code $code, back into the queue" >&2',
+        '      scontrol requeue "$SLURM_JOB_ID"',
+        "    fi ;;",
+        "esac",
+        "exit $code",
+    ]
+
+
+def executor_of(args: argparse.Namespace) -> Any:
+    """submitit's, with the job's parameters."""
+    try:
+        from submitit import SlurmExecutor
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            "launch.slurm needs submitit: pip install -c constraints.txt -e '.[slurm]'"
+        ) from error
+    executor = SlurmExecutor(args.logs, python=shlex.quote(sys.executable))
+    known = {
+        "job_name": args.name,
+        "nodes": args.nodes,
+        "ntasks_per_node": args.tasks_per_node,
+        "gpus_per_node": args.gpus_per_node,
+        "cpus_per_task": args.cpus_per_task,
+        "mem": args.mem,
+        "time": args.time,
+        "partition": args.partition,
+        "account": args.account,
+        "qos": args.qos,
+    }
+    executor.update_parameters(
+        **{name: value for name, value in known.items() if value is not None},
+        signal_delay_s=args.notice,
+        stderr_to_stdout=True,
+        setup=args.setup,
+        teardown=teardown(args.requeues),
+        srun_args=["--kill-on-bad-exit=1"],
+        additional_parameters={"requeue": True, **pairs(args.sbatch, "--sbatch")},
+    )
+    return executor
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Submits the job, or prints what would be submitted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    rest: list[str] = []
+    if "--" in words:
+        place = words.index("--")
+        words, rest = words[:place], words[place + 1 :]
+    parser = make_parser()
+    args = parser.parse_args(words)
+    if not rest:
+        parser.error(
+            "what is to be run follows two dashes: -- --config=configs/jepa.py"
+        )
+    program = Program(
+        words=(sys.executable, "-m", args.module, *rest),
+        folder=os.getcwd(),
+        environment=pairs(args.env, "--env"),
+    )
+    executor = executor_of(args)
+    if args.dry_run:
+        print(executor._make_submission_file_text("SUBMITTED", "dry"))
+        print(f"# SUBMITTED becomes: {shlex.join(program.words)}")
+        return
+    job = executor.submit(program)
+    print(
+        f"job {job.job_id}; what it says: {args.logs.resolve()}/{job.job_id}_*_log.out"
+    )
+
+
+if __name__ == "__main__":
+    main()
