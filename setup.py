@@ -45,6 +45,7 @@ EXTRAS = {
         "pytest>=8,<10",
         "pytest-xdist>=3.6,<4",
         "ruff>=0.17,<1",
+        "submitit>=1.5,<2",
     ],
 }
 
