@@ -474,6 +474,8 @@ def test_the_step_is_compiled_once_from_the_start_and_once_resumed(tmp_path, fsd
 
 def test_accumulated_gradients_are_the_mean_of_the_micro_batches(tmp_path):
     class Noiseless(Linear):
+        couples_rows = False
+
         def loss(self, params, extra, batch, rng):
             predicted = batch["ecg"].mean(axis=1) @ params["kernel"]
             return ((predicted - 1) ** 2).mean(), (extra, {})
