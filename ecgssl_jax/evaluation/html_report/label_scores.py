@@ -91,7 +91,8 @@ def _picture(material: Material, task: str) -> Picture | None:
     caption = (
         f"AUROC of each label, best first: {PROTOCOL_NAMES[key.protocol]}"
         f"{'' if key.budget == '100 %' else ', ' + key.budget + ' of the labels'}. The "
-        "number behind a name is that of the patients who have it."
+        "number behind a name is that of the patients who have it, or of those who do "
+        "not, if they are fewer."
     )
     if rare:
         legend.insert(1, Entry(colour="blue", mark="ring", text="not to be trusted"))
