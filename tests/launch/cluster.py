@@ -55,8 +55,11 @@ def running(folder: Path) -> Iterator[Path]:
     if os.getuid() != 0:
         raise UnavailableError("SLURM's daemons need root")
     _install()
-    _munge()
-    _name_nodes()
+    try:
+        _munge()
+        _name_nodes()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UnavailableError(f"the machine does not let it: {error}") from error
     (folder / "state").mkdir(parents=True)
     config = folder / "slurm.conf"
     config.write_text(
