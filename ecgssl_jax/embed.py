@@ -8,8 +8,8 @@
 
 Raw recordings are prepared on the way as `python -m ecgssl_jax.prepare` does it, each as
 a whole, and normalised by the statistics of the encoder's training set; those of a
-prepared set by the set's own, unless --statistics names a training set. What cannot be used is left out and named in
-OUTPUT.rejected.csv. Only a batch is in memory at a time.
+prepared set by the set's own, unless --statistics names a training set. What cannot be
+used is left out and named in OUTPUT.rejected.csv. Only a batch is in memory at a time.
 """
 
 import argparse

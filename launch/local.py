@@ -24,6 +24,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
+from launch import split_words
+
 _LAST_WORDS = 20  # lines
 _LOOK = 0.1  # seconds between two looks at the processes
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -234,11 +236,7 @@ def _exit_code(code: int | None) -> int:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the job, and exits as it does."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    rest: list[str] = []
-    if "--" in words:
-        place = words.index("--")
-        words, rest = words[:place], words[place + 1 :]
+    words, rest = split_words(sys.argv[1:] if argv is None else argv)
     parser = make_parser()
     args = parser.parse_args(words)
     for name in ("processes", "gpus_per_process", "cpu_devices"):

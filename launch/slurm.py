@@ -23,6 +23,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from launch import split_words
+
 # Of a job that saved, and of tasks that were killed or lost: 128 + the signal's number. SIGUSR1
 # and 2 end those that have not begun yet.
 _SAVED = 128 + signal.SIGTERM
@@ -178,11 +180,7 @@ def executor_of(args: argparse.Namespace) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Submits the job, or prints what would be submitted."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    rest: list[str] = []
-    if "--" in words:
-        place = words.index("--")
-        words, rest = words[:place], words[place + 1 :]
+    words, rest = split_words(sys.argv[1:] if argv is None else argv)
     parser = make_parser()
     args = parser.parse_args(words)
     if not rest:

@@ -6,8 +6,8 @@ where labels are rare, as most are: a draw that has lost a label's few positives
 nothing of it, and the few that are there vary less among themselves than in truth. So
 the variance of a rare label leans on a model's (Hanley & McNeil), which is calibrated
 on the frequent labels of the same scores. An AUROC stays what it is if labels and scores are
-turned round: a label that nearly all have is as rare as one that nearly none have. `benchmarks/interval_coverage.py` shows the
-coverage.
+turned round: a label that nearly all have is as rare as one that nearly none have.
+`benchmarks/interval_coverage.py` shows the coverage.
 """
 
 import dataclasses

@@ -174,3 +174,11 @@ def test_a_crop_that_cannot_be_halved_is_an_error(samples):
     message = f"crop: {samples} samples cannot be cut into 2 equal parts"
     with pytest.raises(ConfigError, match=message):
         contrasted(inputs, "cmsc", ())
+
+
+def test_pairs_of_a_patient_are_counted():
+    method = clocs.build(clocs.Settings(), ResNet(**SMALL), steps=1, masks=None)
+    inputs = batch(patient=np.array([7, 1, 7, 2]))
+    parameters = method.init(jax.random.key(0), inputs)
+    _, (_, metrics) = method.loss(*parameters, inputs, jax.random.key(0))
+    assert metrics["positives"] == 6 / 4

@@ -356,8 +356,11 @@ def test_losses_fall_on_one_batch(case):
 
 def without_batch_norm(case):
     """The case's method, with heads that look at one row at a time."""
-    head = dict(HEAD, batch_norm=False)
-    return dict(method=dict(CASES[case]["method"], projector=head))
+    method = dict(CASES[case]["method"], projector=dict(HEAD, batch_norm=False))
+    if method["name"] == "meclip":
+        # A parameter of the comparison, and of no embedding.
+        method["learn_temperature"] = True
+    return dict(method=method)
 
 
 @pytest.mark.parametrize(
