@@ -59,7 +59,7 @@ def make_method(experiment: Experiment) -> Method:
             f"config.optim.accumulate: {name} compares all rows of a batch, which can be "
             "split into micro-batches only by a method with embed and compare "
             "(ecgssl_jax/methods/base.py); leave it at 1 and save memory with "
-            "config.model.remat=True, or by more devices"
+            "config.model.remat='full', or by more devices"
         )
     return method
 

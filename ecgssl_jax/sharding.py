@@ -53,6 +53,10 @@ def make_mesh(
             "set one to -1 to take what is left"
         )
     types = (AxisType.Auto,) * len(AXES)
+    if any(getattr(device, "core_on_chip", 0) for device in devices):
+        # JAX places whole chips only.
+        array = np.array(devices, dtype=object).reshape(sizes)
+        return jax.sharding.Mesh(array, AXES, axis_types=types)
     return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
 
 

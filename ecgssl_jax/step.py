@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import jax
@@ -33,6 +33,7 @@ class Setup:
     Attributes:
       mesh: of all devices.
       abstract: shapes, dtypes and shardings of the state.
+      batch: and of a global batch.
       rows: of the global batch, those that this process provides.
       first: () -> the state of step 0, laid out as `abstract` says.
       update: as `make_update` has it.
@@ -41,19 +42,25 @@ class Setup:
 
     mesh: jax.sharding.Mesh
     abstract: TrainState
+    batch: dict[str, jax.ShapeDtypeStruct]
     rows: slice
     first: Callable[[], TrainState]
     update: Update
     put: Callable[[Batch], dict[str, jax.Array]]
 
 
-def set_up(experiment: Experiment, task: Task) -> Setup:
+def set_up(
+    experiment: Experiment, task: Task, devices: Sequence[Any] | None = None
+) -> Setup:
     """Shapes, then shardings, then what makes arrays of them; computes nothing yet.
+
+    Args:
+      devices: of the mesh; None for all there are.
 
     Raises:
       ConfigError: a batch or rules that do not fit the mesh.
     """
-    mesh = sharding.make_mesh(experiment.mesh)
+    mesh = sharding.make_mesh(experiment.mesh, devices)
     batch_size, accumulate = experiment.batch_size, experiment.optim.accumulate
     sharding.check_batch(batch_size, mesh, accumulate=accumulate)
     batch_sharding = sharding.batch_sharding(mesh)
@@ -74,6 +81,10 @@ def set_up(experiment: Experiment, task: Task) -> Setup:
     return Setup(
         mesh=mesh,
         abstract=abstract,
+        batch={
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding)
+            for name, x in example.items()
+        },
         rows=rows,
         first=lambda: first(jax.random.key(experiment.seed)),
         update=make_update(experiment, task, mesh, shardings),
@@ -96,6 +107,10 @@ def make_update(
     learning_rate, weight_decay = schedules(settings, experiment.steps)
 
     def update(state: TrainState, batch: Batch, resident: Any, stop=None):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return on_mesh(state, batch, resident, stop)
+
+    def on_mesh(state: TrainState, batch: Batch, resident: Any, stop):
         rng = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
         if task.materialise is not None:
             batch = task.materialise(batch, resident)

@@ -376,7 +376,7 @@ def _exhausted_memory_explained(experiment: Experiment) -> Iterator[None]:
             f"now {experiment.batch_size}; or compute each step in parts, by "
             f"config.optim.accumulate={2 * experiment.optim.accumulate}, where the "
             "method allows it; or have transformers compute activations twice, by "
-            "config.model.remat=True; or keep the data set out of that memory, by "
+            "config.model.remat='full'; or keep the data set out of that memory, by "
             f"config.data.cache='host', now {experiment.data.cache!r}"
         ) from error
 

@@ -419,7 +419,7 @@ def test_exhausted_memory_of_a_device_names_the_settings_that_save_some(tmp_path
         "RESOURCE_EXHAUSTED: Out of memory allocating 70368744177664 bytes",
         "config.batch_size, now 8",
         "config.optim.accumulate=2",
-        "config.model.remat=True",
+        "config.model.remat='full'",
         "config.data.cache='host'",
     ):
         assert part in str(caught.value)

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ecgssl_jax.platforms import platform
+
 # Bytes of logits that are worked on at a time, forward and backward: large enough to
 # occupy all cores, small enough to stay in their caches.
 _CHUNK_BYTES = (2**23, 2**22)
@@ -22,7 +24,7 @@ def attention(qkv: jax.Array, valid: jax.Array | None = None) -> jax.Array:
     Returns:
       [B, N, H, Dh] in the dtype of `qkv`; the softmax is at least float32.
     """
-    if jax.default_backend() == "cpu":
+    if platform() == "cpu":
         return chunked_attention(qkv, valid)
     query, key, value = jnp.unstack(qkv, axis=3)
     return jax.nn.dot_product_attention(
@@ -43,7 +45,8 @@ def _cudnn_takes(qkv: jax.Array, valid: jax.Array | None) -> bool:
     tokens, width = qkv.shape[1], qkv.shape[-1]
     half = qkv.dtype in (jnp.bfloat16, jnp.float16)
     fits = valid is None and tokens % 2 == 0 and width % 8 == 0 and width <= 128
-    return half and fits and "cuda" in jax.devices()[0].client.platform_version.lower()
+    cuda = "cuda" in jax.devices()[0].client.platform_version.lower()
+    return half and fits and cuda and platform() == "gpu"
 
 
 def chunked_attention(

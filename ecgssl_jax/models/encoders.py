@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ecgssl_jax.models import resnet, vit
 from ecgssl_jax.models.layers import existing
 from ecgssl_jax.models.network import Network, Params, Statistics
+from ecgssl_jax.platforms import platform
 from ecgssl_jax.settings import ConfigError, convert, near
 
 _NOT_SETTINGS = ("parent", "name", "dtype")
@@ -18,9 +19,9 @@ Module = vit.ViT | resnet.ResNet
 
 
 def compute_dtype(name: str) -> Any:
-    """'auto', 'float32' or 'bfloat16' -> the dtype of matrix products here."""
+    """'auto', 'float32' or 'bfloat16' -> the dtype of matrix products."""
     if name == "auto":
-        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        return jnp.float32 if platform() == "cpu" else jnp.bfloat16
     return jnp.dtype(name)
 
 

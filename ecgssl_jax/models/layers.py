@@ -21,6 +21,20 @@ def existing(length: jax.Array, count: int, stride: int) -> jax.Array:
     return jnp.arange(count) * stride < length[:, None]
 
 
+def split_rows(x: jax.Array) -> jax.Array:
+    """`x` [B, ...] itself, its rows over the mesh's data and fsdp axes.
+
+    Without a mesh (`jax.sharding.use_abstract_mesh`) it may lie anywhere. The compiler
+    would come to that by itself, but in a loop over layers, whose first pass says
+    nothing of where activations should be, it exchanges them in the place of weights.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    spec = jax.sharding.PartitionSpec(("data", "fsdp"), *[None] * (x.ndim - 1))
+    return jax.lax.with_sharding_constraint(x, spec)
+
+
 class Dense(nn.Module):
     """Linear map of the last `in_axes` axes onto axes of the shape `features`.
 

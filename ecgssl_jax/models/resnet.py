@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ecgssl_jax.models.layers import existing
+from ecgssl_jax.models.remat import Remat, rematerialised
 
 PRESETS: dict[str, dict[str, Any]] = {
     "18": dict(blocks=(2, 2, 2, 2), bottleneck=False),
@@ -95,8 +96,8 @@ class ResNet(nn.Module):
 
     Fields: `blocks` per stage; `features` of the first stage, doubled in each one
     after; `norm` is 'batch', whose running statistics move by a tenth of each batch's,
-    or 'group'; `remat` recomputes a block's activations in the backward pass; `dtype`
-    is that of convolutions and activations (parameters and statistics stay float32).
+    or 'group'; `remat` says which of a block's activations are computed again in the
+    backward pass (`models.remat`); `dtype` is that of convolutions and activations (parameters and statistics stay float32).
     """
 
     blocks: tuple[int, ...]
@@ -105,7 +106,7 @@ class ResNet(nn.Module):
     widening: float = 1.0
     norm: Literal["batch", "group"] = "batch"
     norm_eps: float = 1e-5
-    remat: bool = False
+    remat: Remat = "none"
     dtype: Any = jnp.float32
 
     @property
@@ -135,7 +136,7 @@ class ResNet(nn.Module):
         x = nn.max_pool(x, (3,), strides=(2,), padding=[(1, 1)])  # pyright: ignore[reportArgumentType]
         step = 4
         x = _missing_to_zero(x, _exists(x, length, step))
-        block = nn.remat(Block) if self.remat else Block
+        block = rematerialised(Block, self.remat)
         for stage, count in enumerate(self.blocks):
             features = self.features * 2**stage
             for number in range(count):

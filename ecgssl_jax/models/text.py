@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ecgssl_jax.models.remat import Remat
 from ecgssl_jax.models.vit import mean_pool, sine_cosine_positions, transformer
 
 Pooling = Literal["cls", "mean", "max"]
@@ -38,7 +39,7 @@ class Settings:
     pooling: Pooling = "cls"
     drop_path: float = 0.0
     scan: bool = False
-    remat: bool = False
+    remat: Remat = "none"
 
     def __post_init__(self):
         sizes = self.sizes()
@@ -83,7 +84,7 @@ class TextEncoder(nn.Module):
     norm_eps: float = 1e-6
     drop_path: float = 0.0
     scan: bool = False
-    remat: bool = False
+    remat: Remat = "none"
     dtype: Any = jnp.float32
 
     @nn.compact

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecgssl_jax.models.attention import attention
-from ecgssl_jax.models.layers import Dense, LayerNorm, existing
+from ecgssl_jax.models.layers import Dense, LayerNorm, existing, split_rows
+from ecgssl_jax.models.remat import Remat, rematerialised
 from ecgssl_jax.settings import ConfigError
 
 _WEIMANN: dict[str, Any] = dict(use_bias=False, num_registers=1)
@@ -129,6 +130,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, drop_rate, valid):
+        x = split_rows(x)
         norm = functools.partial(LayerNorm, self.norm_eps, self.use_bias, self.dtype)
         y = norm(name="norm1")(x)
         y = Attention(self.num_heads, self.use_bias, self.dtype, name="attention")(
@@ -139,7 +141,7 @@ class Block(nn.Module):
         y = Mlp(self.mlp_ratio, self.use_bias, self.exact_gelu, self.dtype, name="mlp")(
             y
         )
-        return x + self._drop(y, drop_rate), None
+        return split_rows(x + self._drop(y, drop_rate)), None
 
     def _drop(self, branch, rate):
         if not (self.drop_path and self.has_rng("drop_path")):
@@ -153,8 +155,8 @@ class Blocks(nn.Module):
     """A stack of blocks and the final norm.
 
     With `scan` the layers are one `lax.scan` over stacked parameters, which keeps
-    the compilation time constant in the depth; `remat` recomputes a block's
-    activations in the backward pass instead of keeping them.
+    the compilation time constant in the depth; `remat` says which of a block's
+    activations are computed again in the backward pass (`models.remat`).
     """
 
     depth: int
@@ -165,12 +167,12 @@ class Blocks(nn.Module):
     norm_eps: float = 1e-6
     drop_path: float = 0.0
     scan: bool = False
-    remat: bool = False
+    remat: Remat = "none"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x, valid=None):
-        block = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
+        block = rematerialised(Block, self.remat, prevent_cse=not self.scan)
         settings: dict[str, Any] = dict(
             num_heads=self.num_heads,
             mlp_ratio=self.mlp_ratio,
@@ -225,7 +227,7 @@ class ViT(nn.Module):
     norm_eps: float = 1e-6
     drop_path: float = 0.0
     scan: bool = False
-    remat: bool = False
+    remat: Remat = "none"
     dtype: Any = jnp.float32
 
     @property
@@ -302,7 +304,7 @@ class Predictor(nn.Module):
     norm_eps: float = 1e-6
     drop_path: float = 0.0
     scan: bool = False
-    remat: bool = False
+    remat: Remat = "none"
     dtype: Any = jnp.float32
 
     @nn.compact

@@ -190,7 +190,7 @@ def test_records_without_samples_have_finite_gradients(norm, lengths):
 
 def test_remat_changes_nothing():
     ecg = ecgs()
-    plain, saving = Network(small()), Network(small(remat=True))
+    plain, saving = Network(small()), Network(small(remat="full"))
     params, statistics = plain.init_all(jax.random.key(0), ecg)
 
     def gradient(network):

@@ -264,10 +264,10 @@ def _assert_same(found, expected, tolerance=1e-5):
 def test_remat_and_scan_change_neither_values_nor_gradients():
     params = _init(TINY, _ecg())
     loss, gradient = _loss_and_gradient(TINY, params)
-    _assert_same(_loss_and_gradient(TINY.clone(remat=True), params), (loss, gradient))
+    _assert_same(_loss_and_gradient(TINY.clone(remat="full"), params), (loss, gradient))
     stacked = _stacked(params, TINY.depth)
     expected = (loss, _stacked(gradient, TINY.depth))
-    for remat in (False, True):
+    for remat in ("none", "products", "full"):
         scanned = TINY.clone(scan=True, remat=remat)
         shapes = jax.tree.map(np.shape, _init(scanned, _ecg()))
         assert jax.tree.map(np.shape, stacked) == shapes

@@ -1,0 +1,59 @@
+"""Figures of programs that were compiled before, kept between runs of the planner."""
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ecgssl_jax.output_folder import whole_file
+from ecgssl_jax.planning.figures import Figures
+
+
+def folder() -> Path:
+    """$XDG_CACHE_HOME/ecgssl_jax/plans, or ~/.cache/ecgssl_jax/plans."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "ecgssl_jax" / "plans"
+
+
+def kept(described: Mapping[str, Any], make: Callable[[], Figures]) -> Figures:
+    """The figures of what is described, or those that `make` makes, kept for next time.
+
+    The code of this package and the compiler's version count with it.
+    """
+    whole = {**described, "code": _code(), "jax": jax.__version__, "tpu": _libtpu()}
+    text = json.dumps(whole, sort_keys=True, default=str)
+    place = folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    try:
+        return Figures.from_json(json.loads(place.read_text()))
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # Not there, or of no use.
+    figures = make()
+    try:
+        with whole_file(place) as partial:
+            partial.write_text(json.dumps(figures.as_json()))
+    except OSError:
+        pass  # It is only slower next time.
+    return figures
+
+
+@functools.cache
+def _code() -> str:
+    """A digest of the package's source code."""
+    package = Path(__file__).parents[1]
+    found = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def _libtpu() -> str | None:
+    try:
+        return importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError:
+        return None
