@@ -1,5 +1,5 @@
 # make run     pre-train on the embedded set, evaluate, print a table
-# make test    the tests
+# make test    the tests; make test-all also those of all meshes, which take longer
 # make lint    formatting, linting, types
 #
 # Everything is installed into .venv by the first of them; nothing else is touched.
@@ -16,7 +16,7 @@ PYTHON := .venv/bin/python
 CONFIG := configs/$(METHOD).py$(if $(ARG),:$(ARG))
 CODE := ecgssl_jax configs launch benchmarks tests setup.py
 
-.PHONY: run test lint format clean
+.PHONY: run test test-all lint format clean
 
 run: .venv/installed
 	$(PYTHON) -m ecgssl_jax.main --config='$(CONFIG)' --workdir='$(WORKDIR)'
@@ -24,6 +24,9 @@ run: .venv/installed
 
 test: .venv/installed-test
 	$(PYTHON) -m pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
+
+test-all: .venv/installed-test
+	$(PYTHON) -m pytest -n $(TEST_WORKERS) -m 'slow or not slow' $(PYTEST_ARGS)
 
 lint: .venv/installed-test
 	.venv/bin/ruff check $(CODE)

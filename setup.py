@@ -34,11 +34,13 @@ REQUIRED = [
 
 EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
+    # Also for plans, on machines without a TPU: it brings their compiler.
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     "slurm": ["submitit>=1.5,<2"],
     # The counterparts that benchmarks/ measures against.
     "benchmarks": ["torch>=2.13,<2.14"],
     "test": [
+        "jax[tpu]>=0.10,<0.12",
         "pre-commit>=4,<5",
         # Brings its own Node.js, so that the type check needs nothing else.
         "pyright[nodejs]>=1.1.390,<2",

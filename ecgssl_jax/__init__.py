@@ -1,6 +1,10 @@
 """Self-supervised pre-training of ECG encoders in JAX."""
 
+from ecgssl_jax import libtpu
+
 __version__ = "0.1.0"
+
+libtpu.keep_quiet()
 
 
 def load(path, *, which="best", statistics=None, tokens=True):

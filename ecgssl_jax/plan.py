@@ -28,7 +28,7 @@ from ecgssl_jax import config_files, plots
 from ecgssl_jax.data.workers import usable_cores
 from ecgssl_jax.errors import exit_with_message
 from ecgssl_jax.evaluation.markdown import markdown_table
-from ecgssl_jax.experiment import Experiment, Mesh, parse
+from ecgssl_jax.experiment import Experiment, Mesh
 from ecgssl_jax.output_folder import check_writable, whole_file
 from ecgssl_jax.planning.advice import STATE, verdict
 from ecgssl_jax.planning.devices import Devices, find_devices
@@ -37,6 +37,7 @@ from ecgssl_jax.planning.kept import kept
 from ecgssl_jax.planning.picture import draw
 from ecgssl_jax.planning.program import lower
 from ecgssl_jax.settings import ConfigError
+from ecgssl_jax.stand_in import parse_without_data
 
 _GB = 2**30
 
@@ -95,13 +96,13 @@ def make_plans(
     Raises:
       ConfigError: a config, topology or mesh that there cannot be.
     """
-    experiment = parse(config)
+    experiment = parse_without_data(config)
     wanted = (
         [experiment.mesh] if meshes is None else list(map(_mesh, meshes.split(",")))
     )
     with ThreadPoolExecutor(usable_cores()) as pool:
         futures = []
-        for name in topologies:
+        for name in dict.fromkeys(topologies):
             find = functools.cache(functools.partial(find_devices, name))
             for mesh in wanted:
                 described = {

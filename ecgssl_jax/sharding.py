@@ -19,12 +19,14 @@ Rules = Sequence[tuple[str, tuple[str | None, ...]]]
 # Axes name the trailing dimensions of an array, so that stacked layers (one more
 # dimension in front) follow the same rules. A dimension that an axis does not
 # divide stays whole.
-TRANSFORMER_RULES: Rules = (
+DEFAULT_RULES: Rules = (
     (r"qkv/kernel$", ("fsdp", "tensor", None, None)),
     (r"attention/out/kernel$", ("tensor", None, "fsdp")),
     (r"mlp/in/kernel$", ("fsdp", "tensor")),
     (r"mlp/out/kernel$", ("tensor", "fsdp")),
-    (r"kernel$", (None, "fsdp")),
+    # As many columns as there are labels, which no axis need divide.
+    (r"classifier/out/kernel$", ("fsdp", None)),
+    (r"(kernel|token_embedding)$", (None, "fsdp")),
     (r".*", ()),
 )
 

@@ -1,14 +1,14 @@
 """A task on made-up batches, for planning and timing what needs no recordings."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ecgssl_jax.assembly import make_masks
 from ecgssl_jax.build_method import make_method
-from ecgssl_jax.experiment import Experiment
+from ecgssl_jax.experiment import Experiment, parse
 from ecgssl_jax.leads import LEADS
 from ecgssl_jax.methods.base import Method
 from ecgssl_jax.settings import ConfigError
@@ -25,6 +25,21 @@ _SCALE = 1e-3  # mV
 _REPEATS = 4
 
 
+def parse_without_data(config: Mapping[str, Any]) -> Experiment:
+    """As `experiment.parse`.
+
+    Raises:
+      ConfigError: so it does, and for labels whose number only the data tell.
+    """
+    method = config.get("method") or {}
+    if "num_labels" in method and method["num_labels"] is None:
+        raise ConfigError(
+            "config.method.num_labels: how many labels there are only the data tell; "
+            "give their number, such as --config.method.num_labels=71"
+        )
+    return parse(config)
+
+
 def stand_in_task(experiment: Experiment) -> Task:
     """The experiment's method on noise of the shapes that its data would have.
 
@@ -32,14 +47,9 @@ def stand_in_task(experiment: Experiment) -> Task:
     host, whatever `data.cache`. There are no evaluators.
 
     Raises:
-      ConfigError: a config that cannot be run, or whose labels only the data tell.
+      ConfigError: a config that cannot be run.
     """
     method = make_method(experiment)
-    if method.labels is not None and not method.labels.num_labels:
-        raise ConfigError(
-            "config.method.num_labels: how many labels there are only the data tell; "
-            "give their number, such as --config.method.num_labels=71"
-        )
     views = build_views(experiment.views)
     rate = experiment.data.rate or _RATE
     check_views(views, samples=experiment.data.crop, leads=_LEADS, rate=rate)

@@ -68,7 +68,7 @@ def set_up(
     optimiser = make_optimiser(experiment.optim, experiment.steps)
     init = make_init(task.method, optimiser, task.statistics, clip=experiment.data.clip)
     example = jax.eval_shape(dict, task.example)
-    rules = experiment.rules or sharding.TRANSFORMER_RULES
+    rules = experiment.rules or sharding.DEFAULT_RULES
     abstract = abstract_state(init, example, mesh, rules)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
 

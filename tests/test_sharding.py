@@ -81,7 +81,7 @@ def test_rows_on_the_devices_are_those_of_the_batch():
 # ---- Rules ----
 
 
-def _spec_of(path, shape, mesh, rules=sharding.TRANSFORMER_RULES):
+def _spec_of(path, shape, mesh, rules=sharding.DEFAULT_RULES):
     tree = jax.ShapeDtypeStruct(shape, np.float32)
     for name in reversed(path.split("/")):
         tree = {name: tree}
@@ -156,7 +156,7 @@ def _step(mesh):
     shapes = jax.eval_shape(method.init, jax.random.key(0), batch)
     rng = np.random.default_rng(7)
     state = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(x.dtype), shapes)
-    shardings = sharding.tree_shardings(shapes, mesh, sharding.TRANSFORMER_RULES)
+    shardings = sharding.tree_shardings(shapes, mesh, sharding.DEFAULT_RULES)
     params, extra = jax.device_put(state, shardings)
     batch = sharding.to_devices(batch, sharding.batch_sharding(mesh), B, 0)
 

@@ -72,7 +72,7 @@ def test_state_holds_arrays_only():
 def test_arrays_are_made_where_the_abstract_state_says():
     mesh = sharding.make_mesh(Mesh(data=2, fsdp=4))
     init = _init(_Linear())
-    abstract = abstract_state(init, _batch(), mesh, sharding.TRANSFORMER_RULES)
+    abstract = abstract_state(init, _batch(), mesh, sharding.DEFAULT_RULES)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     state = jax.jit(init, out_shardings=shardings)(jax.random.key(0), _batch())
     assert state.params["kernel"].addressable_shards[0].data.shape == (C, 1)
@@ -90,7 +90,7 @@ def test_moments_and_target_encoder_lie_where_their_parameters_do():
         predictor_width=8, predictor_depth=1, predictor_num_heads=2
     )
     init = _init(jepa.build(settings, encoder, steps=10, masks={"kind": "random"}))
-    state = abstract_state(init, _batch(), mesh, sharding.TRANSFORMER_RULES)
+    state = abstract_state(init, _batch(), mesh, sharding.DEFAULT_RULES)
 
     def specs(tree):
         return jax.tree.map(lambda x: x.sharding.spec, tree)

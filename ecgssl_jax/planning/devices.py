@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import math
-import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -17,13 +16,6 @@ HERE = "here"
 # What is compiled for in the place of GPUs: a TPU with as much memory.
 _STAND_IN = "v5p"
 _MOST = 4096
-# What the compiler would ask the network, or complain that it does not know.
-_NO_TPU_HERE = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_MIN_LOG_LEVEL": "3",
-}
 _EXAMPLES = "such as v5e:8x8, v5p:4x4x4, h100:64, or here"
 
 
@@ -85,8 +77,6 @@ def _slice(name: str) -> Sequence[Any]:
             "--topology: planning for TPUs and GPUs needs the TPUs' compiler: "
             "pip install 'ecgssl_jax[tpu]'"
         )
-    for variable, value in _NO_TPU_HERE.items():
-        os.environ.setdefault(variable, value)
     from jax.experimental import topologies
 
     try:

@@ -37,7 +37,9 @@ def _of_equation(equation: Any) -> float:
     if name == "shard_map":
         # Its body is that of one device.
         mesh = equation.params["mesh"]
-        axes = equation.params["manual_axes"]
+        # JAX has renamed it.
+        names = ("newly_manual_axes", "manual_axes")
+        axes = next(equation.params[name] for name in names if name in equation.params)
         return total * math.prod(mesh.shape[axis] for axis in axes)
     return total
 

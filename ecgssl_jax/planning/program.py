@@ -17,10 +17,12 @@ from ecgssl_jax.planning.operations import matrix_flops
 from ecgssl_jax.planning.program_text import collectives, memory_traffic
 from ecgssl_jax.platforms import planned_for
 from ecgssl_jax.stand_in import stand_in_task
-from ecgssl_jax.step import set_up
+from ecgssl_jax.step import Setup, set_up
 
-# Of the compiler's complaint: "Used 61.09G of 15.75G hbm".
+# Of the compiler's complaints: "Used 61.09G of 15.75G hbm", of all, and "memory required
+# for HLO temporaries (19.38G)", beside the arguments.
 _USED = re.compile(r"Used ([0-9.]+)([KMGT]?) of")
+_TEMPORARIES = re.compile(r"HLO temporaries \(([0-9.]+)([KMGT]?)\)")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -52,16 +54,14 @@ def lower(
         try:
             compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
-            used = _USED.search(str(error))
-            if "RESOURCE_EXHAUSTED" not in str(error) or not used:
+            memory = _held(setup)
+            memory["activations"] = _exceeding(str(error), sum(memory.values()))
+            if not memory["activations"]:
                 raise
-            needed = round(float(used[1]) * _UNITS[used[2]])
-            memory = _held(setup.abstract, setup.batch)
-            memory["activations"] = max(0, needed - sum(memory.values()))
-            return Figures(**known, memory=memory, needed=needed)
+            return Figures(**known, memory=memory, needed=sum(memory.values()))
         text = compiled.as_text()
         found, traffic = collectives(text), memory_traffic(text)
-        memory = _memory(setup.abstract, setup.batch, compiled.memory_analysis())
+        memory = memory_by_kind(setup, compiled.memory_analysis())
         return Figures(
             **known,
             memory=memory,
@@ -81,6 +81,18 @@ def lower(
     return compile_it
 
 
+def _exceeding(complaint: str, held: int) -> int:
+    """Bytes of activations, of a program that does not fit; 0 if it says none."""
+    if used := _USED.search(complaint):
+        return max(0, _bytes(used) - held)
+    temporaries = _TEMPORARIES.search(complaint)
+    return _bytes(temporaries) if temporaries else 0
+
+
+def _bytes(found: re.Match[str]) -> int:
+    return round(float(found[1]) * _UNITS[found[2]])
+
+
 def bytes_on_a_device(tree: Any) -> int:
     """Of abstract arrays with shardings, the part that one device holds."""
     return sum(
@@ -89,9 +101,15 @@ def bytes_on_a_device(tree: Any) -> int:
     )
 
 
-def _memory(state: Any, batch: Any, stats: Any) -> dict[str, int]:
-    """Bytes by kind. What arrays are padded with is divided among the arguments."""
-    held = _held(state, batch)
+def memory_by_kind(setup: Setup, stats: Any) -> dict[str, int]:
+    """Bytes on a device, as `Figures.memory` has them.
+
+    What arrays are padded with is divided among the arguments.
+
+    Args:
+      stats: of the compiled step, `memory_analysis()`.
+    """
+    held = _held(setup)
     padded = stats.argument_size_in_bytes / max(sum(held.values()), 1)
     result = stats.output_size_in_bytes - stats.alias_size_in_bytes
     return {
@@ -101,13 +119,14 @@ def _memory(state: Any, batch: Any, stats: Any) -> dict[str, int]:
     }
 
 
-def _held(state: Any, batch: Any) -> dict[str, int]:
+def _held(setup: Setup) -> dict[str, int]:
     """Bytes of the arguments by kind."""
+    state = setup.abstract
     return {
         "parameters": bytes_on_a_device(state.params),
         "optimiser": bytes_on_a_device(state.optimiser),
         "averages": bytes_on_a_device(state.extra),
-        "batch": bytes_on_a_device(batch),
+        "batch": bytes_on_a_device(setup.batch),
     }
 
 

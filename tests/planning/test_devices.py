@@ -1,0 +1,59 @@
+"""Topologies by name."""
+
+import importlib.util
+
+import pytest
+
+from ecgssl_jax.planning import devices
+from ecgssl_jax.planning.devices import find_devices
+from ecgssl_jax.settings import ConfigError
+
+with_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="needs the TPUs' compiler, libtpu",
+)
+
+
+@with_compiler
+@pytest.mark.parametrize(
+    ("name", "platform", "count"),
+    [
+        ("v5e:2x4", "tpu", 8),
+        ("v4:2x2x1", "tpu", 8),
+        ("h100:2", "gpu", 2),
+        ("a100:32", "gpu", 32),
+    ],
+)
+def test_a_topology_has_its_devices(name, platform, count):
+    found = find_devices(name)
+    assert (found.platform, len(found.devices)) == (platform, count)
+    assert found.stand_in == (platform == "gpu")
+
+
+def test_here_is_this_machine():
+    found = find_devices("here")
+    assert (found.platform, len(found.devices), found.chip) == ("cpu", 8, None)
+
+
+@pytest.mark.parametrize("name", ["v5e", "v5e:", "v9:2x2", "h100:0", "h100:2x2", ""])
+def test_an_unknown_topology_is_an_error_with_examples(name):
+    with pytest.raises(ConfigError, match="such as v5e:8x8"):
+        find_devices(name)
+
+
+@with_compiler
+def test_a_slice_that_there_is_not_is_named():
+    with pytest.raises(ConfigError, match="no slice v5e:3x5"):
+        find_devices("v5e:3x5")
+
+
+@pytest.mark.parametrize("name", ["h100:12", "h100:8192"])
+def test_odd_numbers_of_gpus_are_refused(name):
+    with pytest.raises(ConfigError, match="1, 2, 4, 8"):
+        find_devices(name)
+
+
+def test_without_the_compiler_it_is_named(monkeypatch):
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'ecgssl_jax\[tpu\]'"):
+        find_devices("v5e:2x2")
