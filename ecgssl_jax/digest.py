@@ -40,7 +40,13 @@ def digest_arrays(arrays: Mapping[str, jax.Array]) -> dict[str, str]:
     """
     # Compiled once per shape, dtype and sharding: a tree of many equal layers costs
     # a handful of compilations, where one program for the whole tree costs them all.
-    sums = {name: _sums(array) for name, array in arrays.items()}
+    sums = {}
+    for name, array in arrays.items():
+        sums[name] = _sums(array)
+        if jax.default_backend() == "cpu":
+            # With many small programs in flight, processes of several CPU devices come
+            # to wait for each other's for ever.
+            jax.block_until_ready(sums[name])
     return {name: _hex(*pair) for name, pair in jax.device_get(sums).items()}
 
 

@@ -1,0 +1,91 @@
+"""One run on two processes, then on one, then on four, each time on another mesh."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecgssl_jax import reporting
+
+_LONGEST = 240  # seconds
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 45
+SETTINGS = dict(
+    {"data.synthetic_records": 120, "evaluators.probe": None},
+    steps=STEPS,
+    batch_size=16,
+    log_every=1,
+    model={"width": 32, "depth": 2, "num_heads": 2, "patch_size": 50},
+)
+# Processes, devices of each, the mesh, and after which step it is told to stop.
+LEGS = (
+    (2, 2, dict(data=2, fsdp=2), 10),
+    (1, 1, dict(data=1), 25),
+    (4, 1, dict(data=1, fsdp=2, tensor=2), None),
+)
+
+
+def run(root, workdir, processes, devices, mesh, stop):
+    """-> exit code, and what the job printed."""
+    flags = {**SETTINGS, "data.root": str(root)}
+    flags |= {f"mesh.{axis}": size for axis, size in mesh.items()}
+    job = subprocess.Popen(
+        [
+            *[sys.executable, "-m", "launch.local", f"--processes={processes}"],
+            *[f"--cpu-devices={devices}", "--", "--config=configs/jepa.py"],
+            *[f"--config.{key}={value}" for key, value in flags.items()],
+            f"--workdir={workdir}",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = []
+    # Processes that wait for each other for ever say nothing.
+    watch = threading.Timer(_LONGEST, job.kill)
+    watch.start()
+    try:
+        assert job.stdout is not None
+        for line in job.stdout:
+            said.append(line)
+            if f"step {stop}/" in re.sub(" +", " ", line):
+                job.send_signal(signal.SIGTERM)
+        return job.wait(timeout=60), "".join(said)
+    finally:
+        watch.cancel()
+        with contextlib.suppress(ProcessLookupError):
+            job.kill()
+
+
+def losses(workdir):
+    found = [x for x in reporting.read_metrics(workdir) if "loss" in x]
+    return [x["step"] for x in found], np.array([x["loss"] for x in found])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+def test_a_run_continues_on_other_numbers_of_processes(root, tmp_path):
+    code, said = run(root, tmp_path / "one", 1, 1, dict(data=1), None)
+    assert code == 0, said
+    for number, leg in enumerate(LEGS):
+        code, said = run(root, tmp_path / "legs", *leg)
+        assert code == (143 if leg[-1] else 0), said
+        if number:
+            assert "continuing" in said
+    steps, found = losses(tmp_path / "legs")
+    assert steps == list(range(1, STEPS + 1))
+    expected = losses(tmp_path / "one")[1]
+    assert len(np.unique(expected)) > STEPS / 2
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
