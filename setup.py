@@ -36,11 +36,15 @@ EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
     # Also for plans, on machines without a TPU: it brings their compiler.
     "tpu": ["jax[tpu]>=0.10,<0.12"],
+    "kubernetes": ["PyYAML>=6,<7"],
     "slurm": ["submitit>=1.5,<2"],
     # The counterparts that benchmarks/ measures against.
     "benchmarks": ["torch>=2.13,<2.14"],
     "test": [
+        "PyYAML>=6,<7",
         "jax[tpu]>=0.10,<0.12",
+        # The schemas of JobSet, as classes.
+        "kubeflow-trainer-api>=2.1,<3",
         "pre-commit>=4,<5",
         # Brings its own Node.js, so that the type check needs nothing else.
         "pyright[nodejs]>=1.1.390,<2",

@@ -10,3 +10,14 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
         return found, []
     place = found.index("--")
     return found[:place], found[place + 1 :]
+
+
+def pairs(values: Sequence[str], flag: str, program: str) -> dict[str, str]:
+    """['KEY=VALUE'] -> {KEY: VALUE}; raises SystemExit for what is none."""
+    found = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not key or not equals:
+            raise SystemExit(f"{program}: {flag}={value}: expected KEY=VALUE")
+        found[key] = text
+    return found

@@ -23,8 +23,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch import split_words
+from launch import pairs, split_words
 
+_PROGRAM = "launch.slurm"
 # Of a job that saved, and of tasks that were killed or lost: 128 + the signal's number. SIGUSR1
 # and 2 end those that have not begun yet.
 _SAVED = 128 + signal.SIGTERM
@@ -118,17 +119,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def pairs(values: Sequence[str], flag: str) -> dict[str, str]:
-    """['KEY=VALUE'] -> {KEY: VALUE}; raises SystemExit for what is none."""
-    found = {}
-    for value in values:
-        key, equals, text = value.partition("=")
-        if not key or not equals:
-            raise SystemExit(f"launch.slurm: {flag}={value}: expected KEY=VALUE")
-        found[key] = text
-    return found
-
-
 def teardown(requeues: int) -> list[str]:
     """Lines of the script after the tasks: whether the job comes back."""
     codes = "|".join(map(str, (_SAVED, *_LOST)))
@@ -173,7 +163,10 @@ def executor_of(args: argparse.Namespace) -> Any:
         setup=args.setup,
         teardown=teardown(args.requeues),
         srun_args=["--kill-on-bad-exit=1"],
-        additional_parameters={"requeue": True, **pairs(args.sbatch, "--sbatch")},
+        additional_parameters={
+            "requeue": True,
+            **pairs(args.sbatch, "--sbatch", _PROGRAM),
+        },
     )
     return executor
 
@@ -190,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     program = Program(
         words=(sys.executable, "-m", args.module, *rest),
         folder=os.getcwd(),
-        environment=pairs(args.env, "--env"),
+        environment=pairs(args.env, "--env", _PROGRAM),
     )
     executor = executor_of(args)
     if args.dry_run:

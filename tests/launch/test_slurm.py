@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from launch import slurm
+from launch import pairs, slurm
 
 pytest.importorskip("submitit")
 
@@ -78,9 +78,9 @@ def test_a_job_comes_back_where_it_saved_or_was_lost(tmp_path, code, restarts, b
 
 
 def test_pairs_are_refused_where_they_are_none():
-    assert slurm.pairs(["A=1", "B=x=y"], "--env") == {"A": "1", "B": "x=y"}
+    assert pairs(["A=1", "B=x=y"], "--env", "launch.slurm") == {"A": "1", "B": "x=y"}
     with pytest.raises(SystemExit, match="--env=A: expected KEY=VALUE"):
-        slurm.pairs(["A"], "--env")
+        pairs(["A"], "--env", "launch.slurm")
 
 
 def test_a_task_becomes_the_program_in_its_folder(tmp_path):
