@@ -171,6 +171,8 @@ class Experiment:
       evaluators: name -> settings, run during training; None leaves one out.
       rules: (pattern, axes) of the sharding of parameters; () for the defaults.
       log_every: steps between log lines.
+      stall_seconds: of waiting for a batch, or for devices and other processes, after
+        which a process ends, to be started anew; 0 to wait for ever.
     """
 
     seed: int = 0
@@ -189,9 +191,14 @@ class Experiment:
     checkpoint: Checkpoints = Checkpoints()
     evaluators: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     log_every: int = 50
+    stall_seconds: float = 1800.0
 
     def __post_init__(self):
         _check_counts(self, "config", "steps", "batch_size", "log_every")
+        if not 0 <= self.stall_seconds < float("inf"):
+            raise ConfigError(
+                f"config.stall_seconds: expected at least 0, found {self.stall_seconds}"
+            )
         if not -(2**31) <= self.seed < 2**31:
             raise ConfigError(
                 f"config.seed: expected a whole number of 32 bits, found {self.seed}"

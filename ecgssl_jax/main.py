@@ -28,6 +28,7 @@ from ecgssl_jax.experiment import parse
 from ecgssl_jax.memory import keep_freed_memory
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.train import TrainingDiverged, train
+from ecgssl_jax.watchdog import TRY_AGAIN
 from ecgssl_jax.workdir_lock import only_run
 
 
@@ -94,13 +95,17 @@ def _run(argv: list[str]) -> None:
 
 
 def _exit_at_once(error: Exception) -> NoReturn:
-    """Ends this process without what a regular exit would finish or wait for."""
+    """Ends this process without what a regular exit would finish or wait for.
+
+    With the code 75 (EX_TEMPFAIL) where it may be that another process was lost, after
+    which launchers start the job anew, and with 1 otherwise.
+    """
     if isinstance(error, UserError | OSError):
         print(f"error: {error}", file=sys.stderr)
     else:
         traceback.print_exception(error)
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(TRY_AGAIN if isinstance(error, jax.errors.JaxRuntimeError) else 1)
 
 
 def default_workdir(config: str) -> str:

@@ -33,6 +33,7 @@ from ecgssl_jax.settings import ConfigError, changes
 from ecgssl_jax.state import TrainState
 from ecgssl_jax.step import STOP, Setup, set_up
 from ecgssl_jax.task import Batch, Task
+from ecgssl_jax.watchdog import Watchdog
 
 _SIGTERM_EXIT = 128 + signal.SIGTERM
 # Of a config, what a run keeps to its end: with another it would be none of the two.
@@ -68,6 +69,8 @@ def train(
       CheckpointWriteError: a checkpoint could not be written.
       DeviceMemoryError: a device has too little memory.
       SystemExit: with code 143 after SIGTERM or Ctrl-C; the state is saved.
+
+    Where no step is finished in `stall_seconds`, the process ends with code 75.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -123,9 +126,10 @@ def train(
         stop = stack.enter_context(_stop_on_signal())
         resident = None if task.resident is None else task.resident()
         batches = task.batches(start, experiment.steps, setup.rows)
+        watchdog = stack.enter_context(Watchdog(experiment.stall_seconds))
         # Ends the pipeline's threads before the interpreter does.
         stack.callback(getattr(batches, "close", lambda: None))
-        return _make_steps(loop, setup, state, start, batches, resident, stop)
+        return _make_steps(loop, setup, state, start, batches, resident, stop, watchdog)
 
 
 def _first(setup: Setup, task: Task) -> TrainState:
@@ -142,6 +146,7 @@ def _make_steps(
     batches: Iterator[Batch],
     resident: Any,
     stop: threading.Event,
+    watchdog: Watchdog,
 ) -> TrainState:
     """All steps from `start` on, in the order that this file's docstring gives."""
     steps = loop.experiment.steps
@@ -151,7 +156,8 @@ def _make_steps(
     pending, stopping = None, False
     loop.clock.start()
     for step in range(start, steps):
-        local = next(batches, None)
+        with watchdog.waiting("the data brought no batch"):
+            local = next(batches, None)
         if local is None:
             raise ValueError(f"the batches end before step {step + 1}")
         batch = setup.put(local)
@@ -160,13 +166,14 @@ def _make_steps(
         state, metrics = setup.update(state, batch, resident, signalled)
         if step == start:
             loop.clock.start()  # compiling is not a step's time
-        if pending is not None:
-            stopping = loop.read(*pending)
-        pending = (step + 1, metrics)
-        due = stopping or loop.due(step + 1)
-        if due:
-            stopping |= loop.read(*pending)
-            pending = None
+        with watchdog.waiting("neither devices nor other processes finished a step"):
+            if pending is not None:
+                stopping = loop.read(*pending)
+            pending = (step + 1, metrics)
+            due = stopping or loop.due(step + 1)
+            if due:
+                stopping |= loop.read(*pending)
+                pending = None
         loop.clock.stepped()
         if due:
             loop.after(step + 1, state, save=stopping)

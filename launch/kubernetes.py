@@ -147,7 +147,7 @@ def _pod(args: argparse.Namespace, rest: Sequence[str], pods: int) -> dict[str, 
         "ports": [{"containerPort": _PORT, "protocol": "TCP"}],
     }
     if resources:
-        container["resources"] = {"requests": resources, "limits": resources}
+        container["resources"] = {"requests": resources, "limits": {**resources}}
     if mounts:
         container["volumeMounts"] = mounts
     pod: dict[str, Any] = {

@@ -29,15 +29,18 @@ _PROGRAM = "launch.slurm"
 # Of a job that saved, and of tasks that were killed or lost: 128 + the signal's number. SIGUSR1
 # and 2 end those that have not begun yet.
 _SAVED = 128 + signal.SIGTERM
-_LOST = tuple(
-    128 + number
-    for number in (
-        signal.SIGKILL,
-        signal.SIGABRT,
-        signal.SIGBUS,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-    )
+_LOST = (
+    75,  # of a task that lost another
+    *(
+        128 + number
+        for number in (
+            signal.SIGKILL,
+            signal.SIGABRT,
+            signal.SIGBUS,
+            signal.SIGUSR1,
+            signal.SIGUSR2,
+        )
+    ),
 )
 
 
