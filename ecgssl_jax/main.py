@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
             _run(sys.argv[1:] if argv is None else argv)
         except (ConfigError, CheckpointError, TrainingDiverged):
             raise  # in all processes alike
-        except CheckpointWriteError as error:
+        except (CheckpointWriteError, reporting.LogWriteError) as error:
             # Orbax's unfinished writes would each fail again on a regular exit.
             _exit_at_once(error)
         except Exception as error:

@@ -16,6 +16,8 @@ from typing import Any
 import jax
 from absl import logging
 
+from ecgssl_jax.errors import UserError
+
 METRICS = "metrics.jsonl"
 _TENSORBOARD = "tensorboard"
 _PACKAGES = (
@@ -58,6 +60,10 @@ def _parse_line(text: str) -> dict[str, Any] | None:
     return line if whole else None
 
 
+class LogWriteError(UserError, OSError):
+    """Metrics could not be written."""
+
+
 class MetricWriter:
     """Appends lines of {"step": s, name: value} to JSONL and TensorBoard.
 
@@ -70,7 +76,9 @@ class MetricWriter:
         self._file = self._tensorboard = None
         if jax.process_index() != 0:
             return
-        from tensorboardX import SummaryWriter
+        # The writer itself: `SummaryWriter` has a thread of its own, with which errors
+        # get lost.
+        from tensorboardX.event_file_writer import EventsWriter
 
         workdir = Path(workdir)
         kept = [line for line in read_metrics(workdir) if line["step"] <= step]
@@ -79,23 +87,35 @@ class MetricWriter:
         os.replace(temporary, workdir / METRICS)
         # Event files cannot be cut: they are written anew.
         folder = workdir / _TENSORBOARD
+        folder.mkdir(exist_ok=True)
         for old in folder.glob("events.*"):
             old.unlink()
-        self._tensorboard = SummaryWriter(str(folder))
+        self._tensorboard = EventsWriter(str(folder / "events"))
         for line in kept:
             self._to_tensorboard(line)
         self._file = (workdir / METRICS).open("a", encoding="utf-8")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One line; values that are not finite are written as null."""
+        """One line; values that are not finite are written as null.
+
+        Raises:
+          LogWriteError: the disk is full, or gone.
+        """
         if self._file is None:
             return
         values = {name: float(value) for name, value in metrics.items()}
         finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
         line = {"step": step, **finite}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        self._to_tensorboard(line)
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            self._to_tensorboard(line)
+        except OSError as error:
+            raise LogWriteError(
+                f"metrics could not be written to {self._file.name}: {error}. Make room "
+                "there or look at its rights; the same command then continues from the "
+                "last checkpoint that is whole"
+            ) from error
 
     def sync(self) -> None:
         """Has the lines on disk before the checkpoint that relies on them."""
@@ -103,17 +123,27 @@ class MetricWriter:
             os.fsync(self._file.fileno())
 
     def _to_tensorboard(self, line: Mapping[str, Any]) -> None:
+        from tensorboardX.proto import event_pb2, summary_pb2
+
         assert self._tensorboard is not None
-        for name, value in line.items():
-            if name != "step" and value is not None:
-                self._tensorboard.add_scalar(name, value, line["step"])
+        summary = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
+        values = [
+            summary.Value(tag=name, simple_value=value)
+            for name, value in line.items()
+            if name != "step" and value is not None
+        ]
+        event = event_pb2.Event(  # pyright: ignore[reportAttributeAccessIssue]
+            wall_time=time.time(), step=line["step"], summary=summary(value=values)
+        )
+        self._tensorboard.write_event(event)
+        self._tensorboard.flush()
 
     def close(self) -> None:
-        """Flushes both."""
-        if self._file is not None:
-            self._file.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        """Ends both; what was written is on its way to the disk already."""
+        for each in (self._file, self._tensorboard):
+            if each is not None:
+                with contextlib.suppress(OSError):
+                    each.close()
 
 
 class Clock:

@@ -62,6 +62,15 @@ def test_values_that_are_not_finite_are_null(tmp_path):
     assert "NaN" not in text and "Infinity" not in text
 
 
+def test_a_full_disk_is_named_with_what_to_do(tmp_path):
+    writer = reporting.MetricWriter(tmp_path, step=0)
+    writer._file.close()
+    writer._file = open("/dev/full", "w")  # noqa: SIM115
+    with pytest.raises(reporting.LogWriteError, match="/dev/full: .*No space left"):
+        writer.write(1, {"loss": 1.0})
+    writer.close()
+
+
 @pytest.fixture
 def sleep(monkeypatch):
     """A clock that only moves when it is told to."""
