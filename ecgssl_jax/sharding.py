@@ -1,5 +1,6 @@
 """The mesh from the config, and (pattern, axes) rules -> shardings."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -167,3 +168,23 @@ def to_devices(
         return jax.make_array_from_callback(shape, sharding, part)
 
     return {name: whole(rows) for name, rows in batch.items()}
+
+
+def bytes_on_a_device(tree: Any) -> int:
+    """Of arrays, or their shapes, with shardings: the part that one device holds."""
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+        for x in jax.tree.leaves(tree)
+    )
+
+
+def whole_share(tree: Any, mesh: jax.sharding.Mesh) -> float:
+    """The share of the bytes of a tree that the fsdp and tensor axes do not divide.
+
+    0 where each device holds no more than its part, 1 where it holds all.
+    """
+    parts = mesh.shape["fsdp"] * mesh.shape["tensor"]
+    total = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+    if parts == 1 or not total:
+        return 0.0
+    return (bytes_on_a_device(tree) / total - 1 / parts) / (1 - 1 / parts)

@@ -38,6 +38,8 @@ from ecgssl_jax.watchdog import Watchdog
 _SIGTERM_EXIT = 128 + signal.SIGTERM
 # Of a config, what a run keeps to its end: with another it would be none of the two.
 _FIXED = ("seed", "method", "masks", "views", "start")
+# Of the parameters, a share that should have been divided.
+_MUCH = 0.2
 
 
 class TrainingDiverged(UserError, RuntimeError):
@@ -98,6 +100,13 @@ def train(
             f"{parameters / 1e6:.2f} M parameters, mesh {dict(setup.mesh.shape)}, "
             f"{experiment.steps} steps of {experiment.batch_size}"
         )
+        whole = sharding.whole_share(state.params, setup.mesh)
+        if whole > _MUCH:
+            reporting.say(
+                f"config.mesh: each device holds {whole:.0%} of the parameters whole, of "
+                "whose dimensions none is a multiple of fsdp or tensor; smaller axes "
+                "divide more"
+            )
         _check_same_run(progress, kept, workdir)
         for part in ("config", "evaluated") if start else ():
             for change in changes(progress.get(part), kept.get(part), part):

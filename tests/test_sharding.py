@@ -81,6 +81,16 @@ def test_rows_on_the_devices_are_those_of_the_batch():
 # ---- Rules ----
 
 
+@pytest.mark.parametrize(("width", "whole"), [(64, 0.0), (60, 1.0)])
+def test_what_an_axis_does_not_divide_is_whole(width, whole):
+    mesh = _mesh(1, 8, 1)
+    tree = {"kernel": jax.ShapeDtypeStruct((width, width), np.float32)}
+    shardings = sharding.tree_shardings(tree, mesh, sharding.DEFAULT_RULES)
+    laid = jax.tree.map(lambda x, s: x.update(sharding=s), tree, shardings)
+    assert sharding.whole_share(laid, mesh) == pytest.approx(whole)
+    assert sharding.whole_share(laid, _mesh(8, 1, 1)) == 0
+
+
 def _spec_of(path, shape, mesh, rules=sharding.DEFAULT_RULES):
     tree = jax.ShapeDtypeStruct(shape, np.float32)
     for name in reversed(path.split("/")):

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ from ecgssl_jax.planning.figures import Figures
 from ecgssl_jax.planning.operations import matrix_flops
 from ecgssl_jax.planning.program_text import collectives, memory_traffic
 from ecgssl_jax.platforms import planned_for
+from ecgssl_jax.sharding import bytes_on_a_device
 from ecgssl_jax.stand_in import stand_in_task
 from ecgssl_jax.step import Setup, set_up
 
@@ -91,14 +91,6 @@ def _exceeding(complaint: str, held: int) -> int:
 
 def _bytes(found: re.Match[str]) -> int:
     return round(float(found[1]) * _UNITS[found[2]])
-
-
-def bytes_on_a_device(tree: Any) -> int:
-    """Of abstract arrays with shardings, the part that one device holds."""
-    return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-        for x in jax.tree.leaves(tree)
-    )
 
 
 def memory_by_kind(setup: Setup, stats: Any) -> dict[str, int]:
