@@ -10,6 +10,8 @@ _SETTINGS = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    # Of a chip, only one process may be the user.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
 

@@ -39,7 +39,8 @@ from ecgssl_jax.planning.program import lower
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.stand_in import parse_without_data
 
-_GB = 2**30
+_GIB = 2**30
+_SHORT = 1e-3  # seconds
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -135,7 +136,7 @@ def _mesh(text: str) -> Mesh:
 
 def describe(plans: Sequence[Figures]) -> str:
     """A table, and what to change where something does not fit."""
-    header = ["topology", "mesh", "GB a device", "of them state", "of", "sent, MB"]
+    header = ["topology", "mesh", "GiB a device", "of them state", "of", "sent, MB"]
     header += ["step at best, ms", "samples/s", "limited by", "verdict"]
     lines = [markdown_table(header, [_row(each) for each in plans])]
     for each in plans:
@@ -148,6 +149,11 @@ def describe(plans: Sequence[Figures]) -> str:
         "parameters, optimiser and averages. The first time is of computing, memory and "
         "links that work all at once, the second of each waiting for the others."
     )
+    if any((each.most_seconds or 1) < _SHORT for each in plans):
+        lines.append(
+            "Steps of less than a millisecond are decided by the time in which kernels "
+            "and exchanges start, which is not counted."
+        )
     if any(each.stand_in for each in plans):
         lines.append(
             "Figures for GPUs are estimates: of the program for as many TPUs, at the "
@@ -166,10 +172,10 @@ def _name(mesh: Sequence[int]) -> str:
 
 
 def _row(figures: Figures) -> list[str]:
-    row = [figures.topology, _name(figures.mesh), f"{figures.needed / _GB:.2f}"]
-    state = sum(figures.memory.get(kind, 0) for kind in STATE) / _GB
+    row = [figures.topology, _name(figures.mesh), f"{figures.needed / _GIB:.2f}"]
+    state = sum(figures.memory.get(kind, 0) for kind in STATE) / _GIB
     row.append(f"{state:.2f}")
-    row.append(f"{figures.available / _GB:.1f}" if figures.available else "")
+    row.append(f"{figures.available / _GIB:.1f}" if figures.available else "")
     row.append(f"{figures.sent / 1e6:.0f}" if figures.fits else "")
     least, most = figures.least_seconds, figures.most_seconds
     if least and most:

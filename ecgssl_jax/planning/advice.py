@@ -5,7 +5,7 @@ import math
 from ecgssl_jax.planning.figures import Figures
 
 STATE = ("parameters", "optimiser", "averages")
-_GB = 2**30
+_GIB = 2**30
 
 
 def verdict(figures: Figures) -> str:
@@ -16,8 +16,8 @@ def verdict(figures: Figures) -> str:
     state = sum(figures.memory.get(kind, 0) for kind in STATE)
     rest = figures.needed - state
     needs = (
-        f"needs {figures.needed / _GB:.1f} GB a device of {available / _GB:.1f}: "
-        f"{state / _GB:.1f} of parameters, optimiser and averages, {rest / _GB:.1f} of "
+        f"needs {figures.needed / _GIB:.1f} GiB a device of {available / _GIB:.1f}: "
+        f"{state / _GIB:.1f} of parameters, optimiser and averages, {rest / _GIB:.1f} of "
         "the batch and its activations"
     )
     data, fsdp = figures.mesh[:2]

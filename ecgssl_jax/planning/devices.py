@@ -52,8 +52,13 @@ def find_devices(name: str) -> Devices:
       ConfigError: an unknown kind, a slice that there is not, or no compiler for it.
     """
     if name == HERE:
-        platform = jax.default_backend()
-        return Devices(name=name, platform=platform, devices=jax.devices(), chip=None)
+        kind = jax.devices()[0].device_kind.lower()
+        return Devices(
+            name=name,
+            platform=jax.default_backend(),
+            devices=jax.devices(),
+            chip=next((chip for gpu, chip in GPUS.items() if gpu in kind), None),
+        )
     kind, _, size = name.partition(":")
     if kind in TPUS and re.fullmatch(r"\d+(x\d+)*", size):
         return Devices(name=name, platform="tpu", devices=_slice(name), chip=TPUS[kind])

@@ -12,7 +12,7 @@ _COLOURS = ("#0072b2", "#56b4e9", "#009e73", "#f0e442", "#e69f00", "#999999")
 _INK, _FAINT = "#15171c", "#7d7f86"
 _WAITS = {"compute": "#0072b2", "memory": "#e69f00", "exchange": "#cc79a7"}
 _LABELS = {"memory": "memory bandwidth", "exchange": "communication"}
-_GB = 2**30
+_GIB = 2**30
 
 
 def draw(plans: Sequence[Figures], *, title: str = "") -> Figure:
@@ -48,14 +48,14 @@ def draw(plans: Sequence[Figures], *, title: str = "") -> Figure:
 def _memory(axes: Axes, plans: Sequence[Figures], places: np.ndarray) -> None:
     start = np.zeros(len(plans))
     for kind, colour in zip(KINDS, _COLOURS, strict=True):
-        sizes = np.array([each.memory.get(kind, 0) / _GB for each in plans])
+        sizes = np.array([each.memory.get(kind, 0) / _GIB for each in plans])
         axes.barh(places, sizes, left=start, height=0.6, color=colour, label=kind)
         start += sizes
     for place, each in zip(places, plans, strict=True):
         if each.available:
-            size = each.available / _GB
+            size = each.available / _GIB
             axes.plot([size, size], [place - 0.4, place + 0.4], color=_INK, lw=1.5)
-    axes.set_xlabel("GB a device; black: what there is", fontsize=8, color=_FAINT)
+    axes.set_xlabel("GiB a device; black: what there is", fontsize=8, color=_FAINT)
 
 
 def _seconds(axes: Axes, plans: Sequence[Figures], places: np.ndarray) -> None:

@@ -179,7 +179,7 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(case, tmp_path, monkeypa
     experiment = experiment_of(case)
     # On one device, for which a step compiles several times as fast.
     one = sharding.make_mesh(Mesh(), jax.devices()[:1])
-    monkeypatch.setattr(sharding, "make_mesh", lambda settings: one)
+    monkeypatch.setattr(sharding, "make_mesh", lambda *_: one)
 
     def interrupted(start, stop, rows):
         for step, batch in enumerate(task_of(experiment).batches(start, stop, rows)):

@@ -27,7 +27,7 @@ def test_what_fits_fits():
 
 def test_a_large_state_is_to_be_divided():
     told = verdict(figures(30, 4))
-    assert told.startswith("needs 34.0 GB a device of 16.0: 30.0 of parameters")
+    assert told.startswith("needs 34.0 GiB a device of 16.0: 30.0 of parameters")
     assert "mesh.fsdp=4 and mesh.data=4" in told and "accumulate" not in told
 
 
