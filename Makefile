@@ -12,6 +12,10 @@ WORKDIR ?= runs/$(METHOD)$(if $(ARG),-$(shell echo '$(ARG)' | tr -cs 'A-Za-z0-9_
 TEST_WORKERS ?= 2
 PYTHON3 ?= python3
 
+# A file's tests stay together, because they share what is slow to make; in their order, in
+# which the longest come first.
+PYTEST := -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+
 PYTHON := .venv/bin/python
 CONFIG := configs/$(METHOD).py$(if $(ARG),:$(ARG))
 CODE := ecgssl_jax configs launch benchmarks tests setup.py
@@ -23,10 +27,10 @@ run: .venv/installed
 	$(PYTHON) -m ecgssl_jax.evaluate --workdir='$(WORKDIR)'
 
 test: .venv/installed-test
-	$(PYTHON) -m pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
+	$(PYTHON) $(PYTEST) $(PYTEST_ARGS)
 
 test-all: .venv/installed-test
-	$(PYTHON) -m pytest -n $(TEST_WORKERS) -m 'slow or not slow' $(PYTEST_ARGS)
+	$(PYTHON) $(PYTEST) -m 'slow or not slow' $(PYTEST_ARGS)
 
 lint: .venv/installed-test
 	.venv/bin/ruff check $(CODE)
