@@ -12,8 +12,7 @@ WORKDIR ?= runs/$(METHOD)$(if $(ARG),-$(shell echo '$(ARG)' | tr -cs 'A-Za-z0-9_
 TEST_WORKERS ?= 2
 PYTHON3 ?= python3
 
-# A file's tests stay together, because they share what is slow to make; in their order, in
-# which the longest come first.
+# A file's tests stay together, because they share what is slow to make.
 PYTEST := -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 PYTHON := .venv/bin/python
