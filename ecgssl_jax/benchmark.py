@@ -108,7 +108,8 @@ def measure(
     traced = setup.update.trace(setup.abstract, setup.batch, None)
     compiled = traced.lower().compile()
     stepped = _Stepping(compiled, setup.first(), itertools.repeat(batch), None)
-    times = [stepped(_WARM_UP)] and [stepped(steps) / steps for _ in range(rounds)]
+    stepped(_WARM_UP)
+    times = [stepped(steps) / steps for _ in range(rounds)]
     seconds = statistics.median(times)
     devices = setup.mesh.size
     flops = matrix_flops(traced.jaxpr)

@@ -17,7 +17,10 @@ with probability about 2**-64. (A plain sum of weight * word would miss two flip
 top bits, since odd * 2**31 is 2**31 whatever the weight: hence the mixing.)
 """
 
-from collections.abc import Mapping
+import contextlib
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +51,15 @@ def digest_arrays(arrays: Mapping[str, jax.Array]) -> dict[str, str]:
             # to wait for each other's for ever.
             jax.block_until_ready(sums[name])
     return {name: _hex(*pair) for name, pair in jax.device_get(sums).items()}
+
+
+def digest_files(files: Iterable[Path]) -> str:
+    """SHA-256 of the content of the files, in their order; of those that can be read."""
+    found = hashlib.sha256()
+    for file in files:
+        with contextlib.suppress(OSError):  # a package installed without sources
+            found.update(file.read_bytes())
+    return found.hexdigest()
 
 
 def digest_numpy(array: np.ndarray) -> str:

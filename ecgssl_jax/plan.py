@@ -98,9 +98,9 @@ def make_plans(
       ConfigError: a config, topology or mesh that there cannot be.
     """
     experiment = parse_without_data(config)
-    wanted = (
-        [experiment.mesh] if meshes is None else list(map(_mesh, meshes.split(",")))
-    )
+    wanted = [experiment.mesh]
+    if meshes is not None:
+        wanted = list(dict.fromkeys(map(_mesh, meshes.split(","))))
     with ThreadPoolExecutor(usable_cores()) as pool:
         futures = []
         for name in dict.fromkeys(topologies):

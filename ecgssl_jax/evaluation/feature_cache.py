@@ -102,11 +102,7 @@ def _code_of(method: Method) -> str:
     with contextlib.suppress(TypeError):  # of what was defined in a shell
         # It may be from elsewhere.
         files.append(Path(inspect.getfile(type(method))))
-    found = hashlib.sha256()
-    for file in files:
-        with contextlib.suppress(OSError):  # installed without sources
-            found.update(file.read_bytes())
-    return found.hexdigest()
+    return digest.digest_files(files)
 
 
 def _encode(

@@ -97,7 +97,8 @@ class ResNet(nn.Module):
     Fields: `blocks` per stage; `features` of the first stage, doubled in each one
     after; `norm` is 'batch', whose running statistics move by a tenth of each batch's,
     or 'group'; `remat` says which of a block's activations are computed again in the
-    backward pass (`models.remat`); `dtype` is that of convolutions and activations (parameters and statistics stay float32).
+    backward pass (`models.remat`); `dtype` is that of convolutions and activations
+    (parameters and statistics stay float32).
     """
 
     blocks: tuple[int, ...]

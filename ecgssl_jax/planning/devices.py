@@ -80,7 +80,7 @@ def _slice(name: str) -> Sequence[Any]:
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError(
             "--topology: planning for TPUs and GPUs needs the TPUs' compiler: "
-            "pip install 'ecgssl_jax[tpu]'"
+            "pip install -c constraints.txt -e '.[tpu]'"
         )
     from jax.experimental import topologies
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from ecgssl_jax.digest import digest_files
 from ecgssl_jax.output_folder import whole_file
 from ecgssl_jax.planning.figures import Figures
 
@@ -45,11 +46,7 @@ def kept(described: Mapping[str, Any], make: Callable[[], Figures]) -> Figures:
 @functools.cache
 def _code() -> str:
     """A digest of the package's source code."""
-    package = Path(__file__).parents[1]
-    found = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
-        found.update(file.read_bytes())
-    return found.hexdigest()
+    return digest_files(sorted(Path(__file__).parents[1].rglob("*.py")))
 
 
 def _libtpu() -> str | None:

@@ -55,5 +55,5 @@ def test_odd_numbers_of_gpus_are_refused(name):
 
 def test_without_the_compiler_it_is_named(monkeypatch):
     monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'ecgssl_jax\[tpu\]'"):
+    with pytest.raises(ConfigError, match=r"pip install .* -e '\.\[tpu\]'"):
         find_devices("v5e:2x2")
