@@ -317,6 +317,7 @@ def main() -> None:
     add("--cache", default=Scale.cache, choices=("none", "host", "device"))
     add("--seeds", type=int, nargs="+", default=[0, 1])
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="to run")
+    add("--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS))
     add("--measure", action="store_true", help="choose the steps only")
     add("--show", action="store_true", help="print what there is")
     args = parser.parse_args()
@@ -335,7 +336,7 @@ def main() -> None:
             choose_steps(encoder, method, args.minutes, folders)
     elif not args.show:
         for seed, (encoder, method) in itertools.product(args.seeds, plan()):
-            if method in args.methods:
+            if method in args.methods and encoder in args.encoders:
                 run(encoder, method, seed, args.minutes, folders, scale)
     runs = done(results, args.seeds)
     print(table(scores(runs), args.seeds))
