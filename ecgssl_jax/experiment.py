@@ -61,8 +61,8 @@ class Data:
       crop: T, samples of a random crop; it must not exceed the stored records.
       clip: largest magnitude after normalising, in standard deviations of the
         lead; None for none.
-      cache: 'none' reads records on demand, 'host' keeps the set in memory,
-        'device' shards it over the memory of the accelerators.
+      cache: 'none' reads records on demand, 'host' keeps the set in the memory of each
+        process, 'device' shards it over the memory of the accelerators.
       synthetic_records: size of the embedded set when it is made.
     """
 

@@ -1,21 +1,16 @@
 """One run on two processes, then on one, then on four, each time on another mesh."""
 
 import contextlib
-import os
 import re
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ecgssl_jax import reporting
+from tests.launch import jobs
 
-_LONGEST = 240  # seconds
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = 45
 SETTINGS = dict(
     {"data.synthetic_records": 120, "evaluators.probe": None},
@@ -36,22 +31,9 @@ def run(root, workdir, processes, devices, mesh, stop):
     """-> exit code, and what the job printed."""
     flags = {**SETTINGS, "data.root": str(root)}
     flags |= {f"mesh.{axis}": size for axis, size in mesh.items()}
-    job = subprocess.Popen(
-        [
-            *[sys.executable, "-m", "launch.local", f"--processes={processes}"],
-            *[f"--cpu-devices={devices}", "--", "--config=configs/jepa.py"],
-            *[f"--config.{key}={value}" for key, value in flags.items()],
-            f"--workdir={workdir}",
-        ],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    job = jobs.start(flags, workdir, processes=processes, devices=devices)
     said = []
-    # Processes that wait for each other for ever say nothing.
-    watch = threading.Timer(_LONGEST, job.kill)
+    watch = threading.Timer(jobs.LONGEST, job.kill)
     watch.start()
     try:
         assert job.stdout is not None

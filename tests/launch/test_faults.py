@@ -6,10 +6,8 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,10 +15,9 @@ import pytest
 
 from ecgssl_jax import reporting
 from ecgssl_jax.checkpoint_reading import load_params
+from tests.launch import jobs
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = 600
-_LONGEST = 240  # seconds of one start
 
 
 @pytest.fixture(scope="module")
@@ -40,24 +37,12 @@ def start(root, workdir, processes=1, every=25):
         "model": {"width": 32, "depth": 1, "num_heads": 2, "patch_size": 50},
         "method.predictor_depth": 1,
     }
-    return subprocess.Popen(
-        [
-            *[sys.executable, "-m", "launch.local", f"--processes={processes}"],
-            *["--cpu-devices=1", "--", "--config=configs/jepa.py"],
-            *[f"--config.{key}={value}" for key, value in settings.items()],
-            f"--workdir={workdir}",
-        ],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return jobs.start(settings, workdir, processes=processes)
 
 
 def finish(job):
     """-> exit code, and what it said; kills it if it hangs."""
-    watch = threading.Timer(_LONGEST, job.kill)
+    watch = threading.Timer(jobs.LONGEST, job.kill)
     watch.start()
     try:
         said = job.communicate()[0]
