@@ -18,7 +18,7 @@ _BYTES = {
 }  # fmt: skip
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{\s*$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*)$")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.-]+) = (.*)$")
 # Between the type and the operands; types hold no lower-case word before a bracket but
 # those of their layouts, such as T(8,128) and S(1).
 _OPCODE = re.compile(r"(?<![\w.-])([a-z][a-z0-9-]*)\(")
@@ -47,14 +47,24 @@ _SENT = {
     "ragged-all-to-all": 1,
 }
 _PERMUTE = "collective-permute"
-# What stands for an array and moves none of it.
+# What stands for an array and moves none of it, or calls what does.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "iota",
     "conditional", "call", "after-all", "partition-id", "replica-id", "opt-barrier",
+    "async-start", "async-update",
 }  # fmt: skip
 _CALLERS = {"fusion", "call", "conditional", "async-start", "while"}
 _SLICES = {"dynamic-slice", "slice", "gather"}
 _UPDATE = "dynamic-update-slice"
+# Of the types of what goes on beside other work, the place of the result; the rest are
+# operands and contexts.
+_RESULTS = {
+    "copy-start": 0,
+    "slice-start": 1,
+    "dynamic-slice-start": 1,
+    "all-gather-start": 1,
+    "collective-permute-start": 1,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +108,7 @@ class _Instruction:
     opcode: str
     type: str
     rest: str  # operands and attributes
+    is_root: bool = False
 
 
 def collectives(text: str) -> list[Collective]:
@@ -194,33 +205,58 @@ class _Program:
     def moved(self, instruction: _Instruction) -> float:
         """Bytes of main memory that an instruction reads and writes."""
         opcode = instruction.opcode
-        if opcode in _FREE or opcode.endswith("-done"):
+        if (
+            opcode in _FREE
+            or opcode.endswith("-done")
+            or 'custom_call_target="AllocateBuffer"' in instruction.rest
+        ):
             return 0.0
-        result = _size(instruction.type)
-        if opcode in _SLICES:
-            return 2 * result
+        written = sum(map(_in_main_memory, _results(instruction)))
         operands = self.operands(instruction)
+        if opcode.removesuffix("-start") in _SLICES:
+            read = sum(size for size, _ in _results(instruction))
+            return written + (read if _size(operands[0].type) else 0)
         if opcode == _UPDATE:
             return 2 * _size(operands[1].type)
         if opcode != "fusion":
-            return result + sum(_size(each.type) for each in operands)
-        inner = [
-            each
-            for name in _called(instruction)
-            for each in self.computations.get(name, ())
+            return written + sum(_size(each.type) for each in operands)
+        inner = self._inside(instruction)
+        written = sum(
+            min(_in_main_memory(array), self._new(root))
+            for array, root in zip(
+                _results(instruction), self._roots(inner), strict=True
+            )
+        )
+        parameters = _parameters(inner)
+        return written + sum(
+            self._read(parameters.get(number), inner, _size(operand.type))
+            for number, operand in enumerate(operands)
+        )
+
+    def _inside(self, fusion: _Instruction) -> list[_Instruction]:
+        return [
+            each for name in _called(fusion) for each in self.computations.get(name, ())
         ]
-        updates = [each for each in inner if each.opcode == _UPDATE]
-        if updates and instruction.type.strip() == updates[-1].type.strip():
-            result = _size(self.operands(updates[-1])[1].type)
-        read = 0.0
-        parameters = {
-            int(number[1]): each
-            for each in inner
-            if each.opcode == "parameter" and (number := re.match(r"(\d+)", each.rest))
-        }
-        for number, operand in enumerate(operands):
-            read += self._read(parameters.get(number), inner, _size(operand.type))
-        return result + read
+
+    def _roots(self, inner: Sequence[_Instruction]) -> list[_Instruction]:
+        """What a fusion gives, array by array."""
+        (root,) = (each for each in inner if each.is_root)
+        return self.operands(root) if root.opcode == "tuple" else [root]
+
+    def _new(self, given: _Instruction) -> float:
+        """Of an array that a fusion gives, the bytes that it writes: of a stack that it
+        adds to in place, what is added."""
+        while given.opcode == "bitcast":
+            (given,) = self.operands(given)
+        if given.opcode == _UPDATE:
+            return sum(size for size, _ in _arrays(self.operands(given)[1].type))
+        place, fusion = 0, given
+        if given.opcode == "get-tuple-element":
+            (fusion,) = self.operands(given)
+            place = int(re.findall(r"index=(\d+)", given.rest)[0])
+        if fusion.opcode == "fusion":
+            return self._new(self._roots(self._inside(fusion))[place])
+        return math.inf
 
     def _read(
         self, parameter: _Instruction | None, inner: Sequence[_Instruction], size: float
@@ -240,6 +276,14 @@ class _Program:
                 parts += sum(part for part, _ in _arrays(each.type))
             elif each.opcode == _UPDATE and operands[0] in names:
                 continue
+            elif each.opcode == "fusion":
+                nested = self._inside(each)
+                parameters = _parameters(nested)
+                parts += sum(
+                    self._read(parameters.get(number), nested, size)
+                    for number, name in enumerate(operands)
+                    if name in names
+                )
             else:
                 return size
         return min(parts, size)
@@ -247,15 +291,25 @@ class _Program:
 
 def _parse(line: str) -> _Instruction | None:
     found = _INSTRUCTION.match(line)
-    opcode = _OPCODE.search(found[2]) if found else None
+    opcode = _OPCODE.search(found[3]) if found else None
     if not found or not opcode:
         return None
     return _Instruction(
-        name=found[1],
+        name=found[2],
         opcode=opcode[1],
-        type=found[2][: opcode.start()],
-        rest=found[2][opcode.end() :],
+        type=found[3][: opcode.start()],
+        rest=found[3][opcode.end() :],
+        is_root=found[1] is not None,
     )
+
+
+def _parameters(inner: Sequence[_Instruction]) -> dict[int, _Instruction]:
+    """Of a fusion, by their numbers."""
+    return {
+        int(number[1]): each
+        for each in inner
+        if each.opcode == "parameter" and (number := re.match(r"(\d+)", each.rest))
+    }
 
 
 def _called(instruction: _Instruction) -> list[str]:
@@ -284,17 +338,39 @@ def _arrays(type_: str) -> Iterator[tuple[float, str]]:
             yield _BYTES[dtype] * math.prod(sizes), layout
 
 
+def _elements(type_: str) -> list[str]:
+    """The types in a tuple's, one level down."""
+    depth, parts = 0, [""]
+    for letter in type_.strip():
+        if letter in ")]}":
+            depth -= 1
+        if letter == "," and depth == 1:
+            parts.append("")
+        elif depth:
+            parts[-1] += letter
+        if letter in "([{":
+            depth += 1
+    return parts
+
+
+def _results(instruction: _Instruction) -> list[tuple[float, str]]:
+    """-> bytes, layout of each array that it makes."""
+    type_, place = instruction.type, _RESULTS.get(instruction.opcode)
+    return list(_arrays(type_ if place is None else _elements(type_)[place]))
+
+
+def _in_main_memory(array: tuple[float, str]) -> float:
+    size, layout = array
+    return 0.0 if "S(" in layout else size
+
+
 def _size(type_: str) -> float:
     """Bytes in main memory."""
-    return sum(size for size, layout in _arrays(type_) if "S(" not in layout)
+    return sum(map(_in_main_memory, _arrays(type_)))
 
 
 def _whole(kind: str, instruction: _Instruction, devices: int) -> int:
-    sizes = [size for size, _ in _arrays(instruction.type)]
-    if instruction.opcode.endswith("-start"):
-        # (what goes in, what comes out, contexts): the larger part of two.
-        return round(max(sizes) if kind != "all-reduce" else sum(sizes))
-    total = sum(sizes)
+    total = sum(size for size, _ in _results(instruction))
     return round(total * devices if kind == "reduce-scatter" else total)
 
 
