@@ -179,7 +179,7 @@ def make_task(experiment: Experiment, before: Mapping[str, Any] | None = None) -
     views = build_views(experiment.views)
     mesh = sharding.make_mesh(experiment.mesh)
     accumulate = experiment.optim.accumulate
-    sharding.check_batch(experiment.batch_size, mesh, accumulate=accumulate)
+    sharding.check_batch(experiment.batch_size, mesh.shape, accumulate=accumulate)
     probes = evaluator_settings(experiment.evaluators)
     check_best(experiment, probes, method)
     data = experiment.data

@@ -7,8 +7,8 @@ Times the step alone, on one made-up batch that lies on the devices, so that no 
 needed; with --data also the whole of a run, its batches of the config's own data. Says
 how much of the speed of a large matrix product that is, what memory the step takes, and
 how much of its time the exchange between devices needs. Settings of the config are
-replaced by --config.KEY=VALUE. A job of several processes under SLURM starts this once
-for each of them.
+replaced by --config.KEY=VALUE. Launchers run it in several processes with
+--module=ecgssl_jax.benchmark.
 """
 
 import argparse
@@ -34,14 +34,13 @@ from ecgssl_jax.experiment import Experiment, parse
 from ecgssl_jax.memory import keep_freed_memory
 from ecgssl_jax.models.encoders import compute_dtype
 from ecgssl_jax.output_folder import whole_file
-from ecgssl_jax.planning.operations import matrix_flops
-from ecgssl_jax.planning.program import memory_by_kind
+from ecgssl_jax.planning.program import memory_by_kind, step_flops
 from ecgssl_jax.planning.program_text import collectives, total_sent
 from ecgssl_jax.platforms import platform
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.stand_in import parse_without_data, stand_in_task
 from ecgssl_jax.step import set_up
-from ecgssl_jax.task import Task
+from ecgssl_jax.task import Task, closing
 
 _WARM_UP = 3
 # Sizes of what is measured beside the step: large enough for full speed.
@@ -63,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=5, help="that are timed; default 5")
     add("--data", action="store_true", help="also with batches of the config's data")
     add("--output", type=Path, help="a JSON file of the figures")
+    processes.add_arguments(parser)
     return parser
 
 
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
         args = make_parser().parse_args(rest)
         if min(args.steps, args.rounds) < 1:
             raise ConfigError("--steps and --rounds: expected at least 1")
-        processes.initialise(None, None, None)
+        processes.initialise(args.coordinator, args.num_processes, args.process_id)
         config = config_files.load(args.config, overrides)
         if args.data:
             experiment = parse(complete(config))
@@ -112,7 +112,7 @@ def measure(
     times = [stepped(steps) / steps for _ in range(rounds)]
     seconds = statistics.median(times)
     devices = setup.mesh.size
-    flops = matrix_flops(traced.jaxpr)
+    flops = step_flops(experiment, setup.mesh, traced.jaxpr)
     found = collectives(compiled.as_text())
     figures: dict[str, Any] = {
         **reporting.describe_run(),
@@ -138,15 +138,13 @@ def rates_of_a_run(
     """Samples/s of training steps with all that brings their batches."""
     setup = set_up(experiment, task)
     resident = None if task.resident is None else task.resident()
-    # One more, because the metrics of a step are read while the next one is made.
-    count = _WARM_UP + steps * rounds + 1
-    local = task.batches(0, count, setup.rows)
-    stepped = _Stepping(setup.update, setup.first(), map(setup.put, local), resident)
-    stepped(_WARM_UP)
-    size = experiment.batch_size * steps
-    rates = [size / stepped(steps) for _ in range(rounds)]
-    getattr(local, "close", lambda: None)()
-    return rates
+    count = _WARM_UP + steps * rounds
+    with closing(task.batches(0, count, setup.rows)) as local:
+        batches = map(setup.put, local)
+        stepped = _Stepping(setup.update, setup.first(), batches, resident)
+        stepped(_WARM_UP)
+        size = experiment.batch_size * steps
+        return [size / stepped(steps) for _ in range(rounds)]
 
 
 @dataclasses.dataclass

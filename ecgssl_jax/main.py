@@ -43,9 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config", required=True, help="a file of configs/, or FILE:ARGUMENT")
     add("--workdir", help="checkpoints, logs, pictures; default runs/<config>")
-    add("--coordinator", help="HOST:PORT of the first process, or auto")
-    add("--num_processes", type=int, help="of the job")
-    add("--process_id", type=int, help="this one's number, from 0")
+    processes.add_arguments(parser)
     return parser
 
 
@@ -79,9 +77,9 @@ def _run(argv: list[str]) -> None:
             f"unknown argument {unknown[0]}; a setting of the config is changed by "
             "--config.KEY=VALUE, such as --config.batch_size=32"
         )
+    workdir = Path(_local(args.workdir or default_workdir(args.config)))
     config = config_files.load(args.config, overrides)
     processes.initialise(args.coordinator, args.num_processes, args.process_id)
-    workdir = Path(args.workdir or default_workdir(args.config))
     before = saved_meta(str(workdir / "checkpoints"))
     config = complete(config, before)
     experiment = parse(config)
@@ -92,6 +90,16 @@ def _run(argv: list[str]) -> None:
         if processes.is_first():
             for path in pictures.draw_run(experiment, workdir):
                 reporting.say(f"drew {path}")
+
+
+def _local(workdir: str) -> str:
+    """Raises ConfigError for an address, of which Path would make a local folder."""
+    if "://" in workdir:
+        raise ConfigError(
+            f"--workdir={workdir}: expected a folder; mount the bucket, such as by "
+            "gcsfuse, and give the place where it is mounted"
+        )
+    return workdir
 
 
 def _exit_at_once(error: Exception) -> NoReturn:

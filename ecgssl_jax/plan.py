@@ -16,30 +16,31 @@ them to plan.json and plan.png. Settings of the config are replaced by
 import argparse
 import dataclasses
 import functools
+import itertools
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ecgssl_jax import config_files, plots
+from ecgssl_jax import config_files, plots, sharding
+from ecgssl_jax.build_method import method_source
 from ecgssl_jax.data.workers import usable_cores
 from ecgssl_jax.errors import exit_with_message
 from ecgssl_jax.evaluation.markdown import markdown_table
 from ecgssl_jax.experiment import Experiment, Mesh
 from ecgssl_jax.output_folder import check_writable, whole_file
-from ecgssl_jax.planning.advice import STATE, verdict
-from ecgssl_jax.planning.devices import Devices, find_devices
-from ecgssl_jax.planning.figures import Figures
+from ecgssl_jax.planning.advice import STATE, short_verdict, verdict
+from ecgssl_jax.planning.devices import HERE, count_devices, find_devices
+from ecgssl_jax.planning.figures import GIB, Figures
 from ecgssl_jax.planning.kept import kept
 from ecgssl_jax.planning.picture import draw
-from ecgssl_jax.planning.program import lower
+from ecgssl_jax.planning.program import plan_step
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.stand_in import parse_without_data
 
-_GIB = 2**30
 _SHORT = 1e-3  # seconds
 
 
@@ -101,26 +102,36 @@ def make_plans(
     wanted = [experiment.mesh]
     if meshes is not None:
         wanted = list(dict.fromkeys(map(_mesh, meshes.split(","))))
+    names = list(dict.fromkeys(topologies))
+    for name, mesh in itertools.product(names, wanted):
+        _check(experiment, name, mesh)  # all of them, before one takes minutes
+    find = functools.cache(find_devices)
+    described = {
+        "experiment": dataclasses.asdict(experiment),
+        "method": method_source(experiment.method.get("name")),
+    }
+
+    def figures(name: str, mesh: Mesh) -> Figures:
+        def make() -> Figures:
+            return plan_step(experiment, find(name), mesh)
+
+        # What is here may be something else next time.
+        if name == HERE or not cache:
+            return make()
+        place = {"topology": name, "mesh": dataclasses.asdict(mesh)}
+        return kept({**described, **place}, make)
+
     with ThreadPoolExecutor(usable_cores()) as pool:
-        futures = []
-        for name in dict.fromkeys(topologies):
-            find = functools.cache(functools.partial(find_devices, name))
-            for mesh in wanted:
-                described = {
-                    "experiment": dataclasses.asdict(experiment),
-                    "topology": name,
-                    "mesh": dataclasses.asdict(mesh),
-                }
-                make = functools.partial(_compile, experiment, find, mesh)
-                whole = functools.partial(kept, described, make) if cache else make
-                futures.append(pool.submit(whole))
-        return [future.result() for future in futures]
+        pairs = zip(*itertools.product(names, wanted), strict=True)
+        return list(pool.map(figures, *pairs))
 
 
-def _compile(
-    experiment: Experiment, find: Callable[[], Devices], mesh: Mesh
-) -> Figures:
-    return lower(experiment, find(), mesh)()
+def _check(experiment: Experiment, name: str, mesh: Mesh) -> None:
+    """Raises ConfigError unless there is such a topology, which takes mesh and batch."""
+    sizes = sharding.axis_sizes(mesh, count_devices(name))
+    axes: dict[str, int] = dict(zip(sharding.AXES, sizes, strict=True))
+    accumulate = experiment.optim.accumulate
+    sharding.check_batch(experiment.batch_size, axes, accumulate=accumulate)
 
 
 def _mesh(text: str) -> Mesh:
@@ -141,9 +152,14 @@ def describe(plans: Sequence[Figures]) -> str:
     lines = [markdown_table(header, [_row(each) for each in plans])]
     for each in plans:
         if not each.fits:
-            lines.append(f"{each.topology} {_name(each.mesh)} {verdict(each)}")
+            lines.append(f"{each.topology} {each.name} {verdict(each)}")
+        elif not each.compiled:
+            lines.append(
+                f"{each.topology} {each.name} fits, but is larger than the devices that "
+                "stand in: what it moves is not known"
+            )
     first = plans[0]
-    samples = first.flops * _devices(first) / first.batch_size
+    samples = first.flops * first.devices / first.batch_size
     lines.append(
         f"{samples / 1e9:.3g} GFLOP a sample, in batches of {first.batch_size}. State: "
         "parameters, optimiser and averages. The first time is of computing, memory and "
@@ -162,21 +178,12 @@ def describe(plans: Sequence[Figures]) -> str:
     return "\n\n".join(lines)
 
 
-def _devices(figures: Figures) -> int:
-    data, fsdp, tensor = figures.mesh
-    return data * fsdp * tensor
-
-
-def _name(mesh: Sequence[int]) -> str:
-    return "x".join(map(str, mesh))
-
-
 def _row(figures: Figures) -> list[str]:
-    row = [figures.topology, _name(figures.mesh), f"{figures.needed / _GIB:.2f}"]
-    state = sum(figures.memory.get(kind, 0) for kind in STATE) / _GIB
+    row = [figures.topology, figures.name, f"{figures.needed / GIB:.2f}"]
+    state = sum(figures.memory.get(kind, 0) for kind in STATE) / GIB
     row.append(f"{state:.2f}")
-    row.append(f"{figures.available / _GIB:.1f}" if figures.available else "")
-    row.append(f"{figures.sent / 1e6:.0f}" if figures.fits else "")
+    row.append(f"{figures.available / GIB:.1f}" if figures.available else "")
+    row.append(f"{figures.sent / 1e6:.0f}" if figures.compiled else "")
     least, most = figures.least_seconds, figures.most_seconds
     if least and most:
         row.append(f"{1e3 * least:.3g} to {1e3 * most:.3g}")
@@ -184,7 +191,7 @@ def _row(figures: Figures) -> list[str]:
         row.append(" to ".join(f"{rate:,.0f}" for rate in rates))
     else:
         row += ["", ""]
-    return [*row, figures.limit or "", "fits" if figures.fits else "too large"]
+    return [*row, figures.limit or "", short_verdict(figures)]
 
 
 def _write(plans: Sequence[Figures], name: str, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Several processes that train together, and what the first of them does for all."""
 
+import argparse
 import os
 from collections.abc import Callable
 
@@ -14,6 +15,14 @@ from ecgssl_jax.settings import ConfigError
 _WAIT_SECONDS = 6 * 3600
 # Variables of launchers that start several tasks; JAX reads the rest itself.
 _TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """By which launchers tell a process what it is."""
+    add = parser.add_argument
+    add("--coordinator", help="HOST:PORT of the first process, or auto")
+    add("--num_processes", type=int, help="of the job")
+    add("--process_id", type=int, help="this one's number, from 0")
 
 
 def initialise(

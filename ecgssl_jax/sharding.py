@@ -41,6 +41,17 @@ def make_mesh(
       ConfigError: the axes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
+    sizes = axis_sizes(settings, len(devices))
+    types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
+
+
+def axis_sizes(settings: Mesh, devices: int) -> tuple[int, ...]:
+    """Of so many devices, with what stands for -1.
+
+    Raises:
+      ConfigError: the axes do not multiply to the number of devices.
+    """
     sizes = [settings.data, settings.fsdp, settings.tensor]
     known = int(np.prod([size for size in sizes if size != -1]))
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
@@ -48,26 +59,21 @@ def make_mesh(
             f"config.mesh: sizes must be positive, one of them may be -1; found {sizes}"
         )
     if -1 in sizes:
-        sizes[sizes.index(-1)] = len(devices) // known
-    if int(np.prod(sizes)) != len(devices):
+        sizes[sizes.index(-1)] = devices // known
+    if int(np.prod(sizes)) != devices:
         raise ConfigError(
             f"config.mesh: {dict(zip(AXES, sizes, strict=True))} asks for "
-            f"{int(np.prod(sizes))} devices, found {len(devices)}; change the axes, or "
+            f"{int(np.prod(sizes))} devices, found {devices}; change the axes, or "
             "set one to -1 to take what is left"
         )
-    types = (AxisType.Auto,) * len(AXES)
-    if any(getattr(device, "core_on_chip", 0) for device in devices):
-        # JAX places whole chips only.
-        array = np.array(devices, dtype=object).reshape(sizes)
-        return jax.sharding.Mesh(array, AXES, axis_types=types)
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
+    return tuple(sizes)
 
 
 def check_batch(
-    batch_size: int, mesh: jax.sharding.Mesh, *, accumulate: int = 1
+    batch_size: int, axes: Mapping[str, int], *, accumulate: int = 1
 ) -> None:
-    """Raises ConfigError unless the mesh can split each of the micro-batches."""
-    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    """Raises ConfigError unless a mesh of such axes can split each micro-batch."""
+    devices = axes["data"] * axes["fsdp"]
     if batch_size % (devices * accumulate):
         micro = f" in {accumulate} micro-batches" if accumulate > 1 else ""
         raise ConfigError(

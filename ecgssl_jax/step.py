@@ -62,7 +62,7 @@ def set_up(
     """
     mesh = sharding.make_mesh(experiment.mesh, devices)
     batch_size, accumulate = experiment.batch_size, experiment.optim.accumulate
-    sharding.check_batch(batch_size, mesh, accumulate=accumulate)
+    sharding.check_batch(batch_size, mesh.shape, accumulate=accumulate)
     batch_sharding = sharding.batch_sharding(mesh)
     rows = sharding.process_rows(batch_sharding, batch_size)
     optimiser = make_optimiser(experiment.optim, experiment.steps)
@@ -72,12 +72,12 @@ def set_up(
     abstract = abstract_state(init, example, mesh, rules)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
 
-    def first(rng):
+    def make_first(rng):
         zeros = {name: jnp.zeros(x.shape, x.dtype) for name, x in example.items()}
         return init(rng, zeros)
 
     # With the step's own shardings, or the second step would compile again.
-    first = jax.jit(first, out_shardings=shardings)
+    jitted = jax.jit(make_first, out_shardings=shardings)
     return Setup(
         mesh=mesh,
         abstract=abstract,
@@ -86,7 +86,7 @@ def set_up(
             for name, x in example.items()
         },
         rows=rows,
-        first=lambda: first(jax.random.key(experiment.seed)),
+        first=lambda: jitted(jax.random.key(experiment.seed)),
         update=make_update(experiment, task, mesh, shardings),
         put=lambda batch: sharding.to_devices(
             batch, batch_sharding, batch_size, rows.start
@@ -96,7 +96,7 @@ def set_up(
 
 def make_update(
     experiment: Experiment, task: Task, mesh: jax.sharding.Mesh, shardings: Any
-) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+) -> Update:
     """The jitted step: (state, batch, resident, stop=None) -> state, metrics.
 
     It donates the state. With `stop` [devices] bool, the metrics say whether any of
@@ -191,8 +191,10 @@ def check_shapes(experiment: Experiment, task: Task) -> None:
             expect(jnp.shape(value) == (), "loss", f"scalars; {key} is none")
         updated = task.method.after_update(params, changed, jnp.zeros((), jnp.int32))
         for function, tree in (("loss", changed), ("after_update", updated)):
-            same = jax.tree.structure(tree) == jax.tree.structure(extra)
-            expect(same, function, "an extra of the structure that init gives it")
+            same = jax.tree.map(jax.typeof, tree) == jax.tree.map(jax.typeof, extra)
+            expect(
+                same, function, "an extra of the structure, shapes and dtypes of init's"
+            )
         features = task.method.features(params, extra, batch)
         rows = {key: jnp.shape(x)[:1] for key, x in dict(features).items()}
         for key in ("pooled", "tokens"):

@@ -1,5 +1,6 @@
 """What is trained on what: the contract between what builds a run and the trainer."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,6 +13,17 @@ from ecgssl_jax.signals import Statistics
 from ecgssl_jax.state import TrainState
 
 Batch = Mapping[str, Any]
+
+
+@contextlib.contextmanager
+def closing(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
+    """Closes them at the end, however it comes, if they have a `close`."""
+    try:
+        yield batches
+    finally:
+        close = getattr(batches, "close", None)
+        if close is not None:
+            close()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.settings import ConfigError, changes
 from ecgssl_jax.state import TrainState
 from ecgssl_jax.step import STOP, Setup, set_up
-from ecgssl_jax.task import Batch, Task
+from ecgssl_jax.task import Batch, Task, closing
 from ecgssl_jax.watchdog import Watchdog
 
 _SIGTERM_EXIT = 128 + signal.SIGTERM
@@ -72,7 +72,8 @@ def train(
       DeviceMemoryError: a device has too little memory.
       SystemExit: with code 143 after SIGTERM or Ctrl-C; the state is saved.
 
-    Where no step is finished in `stall_seconds`, the process ends with code 75.
+    Where `stall_seconds` are spent in waiting for a batch, or for the metrics of a step,
+    the process ends with code 75.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -134,10 +135,11 @@ def train(
         )
         stop = stack.enter_context(_stop_on_signal())
         resident = None if task.resident is None else task.resident()
-        batches = task.batches(start, experiment.steps, setup.rows)
         watchdog = stack.enter_context(Watchdog(experiment.stall_seconds))
-        # Ends the pipeline's threads before the interpreter does.
-        stack.callback(getattr(batches, "close", lambda: None))
+        # Closed, the pipeline's threads end before the interpreter does.
+        batches = stack.enter_context(
+            closing(task.batches(start, experiment.steps, setup.rows))
+        )
         return _make_steps(loop, setup, state, start, batches, resident, stop, watchdog)
 
 
@@ -387,13 +389,21 @@ def _exhausted_memory_explained(experiment: Experiment) -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         found = str(error).splitlines()[0][:300]
+        ways = [
+            f"Lower config.batch_size, now {experiment.batch_size}",
+            (
+                "compute each step in parts, by config.optim.accumulate="
+                f"{2 * experiment.optim.accumulate}, where the method allows it"
+            ),
+        ]
+        if experiment.model.get("remat") != "full":
+            ways.append("compute activations twice, by config.model.remat='full'")
+        if experiment.data.cache == "device":
+            ways.append(
+                "keep the data set out of that memory, by config.data.cache='host'"
+            )
         raise DeviceMemoryError(
-            f"the memory of a device is exhausted ({found}). Lower config.batch_size, "
-            f"now {experiment.batch_size}; or compute each step in parts, by "
-            f"config.optim.accumulate={2 * experiment.optim.accumulate}, where the "
-            "method allows it; or have transformers compute activations twice, by "
-            "config.model.remat='full'; or keep the data set out of that memory, by "
-            f"config.data.cache='host', now {experiment.data.cache!r}"
+            f"the memory of a device is exhausted ({found}). {'; or '.join(ways)}"
         ) from error
 
 

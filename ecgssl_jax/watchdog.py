@@ -1,6 +1,7 @@
 """Ends a process that waits for what does not come, and says for what."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 import threading
@@ -18,6 +19,13 @@ def _end(message: str) -> None:
     print(f"error: {message}", file=sys.stderr, flush=True)
     # Whatever it waits for holds a regular exit up as well.
     os._exit(TRY_AGAIN)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Wait:
+    """One time of waiting; told from others by being the same object."""
+
+    reason: str
 
 
 class Watchdog:
@@ -38,7 +46,7 @@ class Watchdog:
         look: float = _LOOK,
     ):
         self._seconds, self._end, self._look = seconds, end, look
-        self._waited, self._reason = 0.0, None
+        self._wait: _Wait | None = None
         self._over = threading.Event()
 
     def __enter__(self) -> Self:
@@ -52,22 +60,24 @@ class Watchdog:
     @contextlib.contextmanager
     def waiting(self, reason: str) -> Iterator[None]:
         """Within, it waits for what the reason says: 'no batch came'."""
-        self._waited, self._reason = 0.0, reason
+        self._wait = _Wait(reason)
         try:
             yield
         finally:
-            self._reason = None
+            self._wait = None
 
     def _watch(self) -> None:
-        last = time.monotonic()
+        last, watched, waited = time.monotonic(), None, 0.0
         while not self._over.wait(self._look):
             now = time.monotonic()
-            self._waited += min(now - last, 2 * self._look)
-            last = now
-            reason = self._reason
-            if reason is not None and self._waited > self._seconds:
+            passed, last = min(now - last, 2 * self._look), now
+            if self._wait is not watched:
+                watched, waited = self._wait, 0.0
+                continue
+            waited += passed
+            if watched is not None and waited > self._seconds:
                 self._end(
-                    f"{reason} in {self._seconds:g} s; the same command continues from "
+                    f"{watched.reason} in {self._seconds:g} s; the same command continues from "
                     "the last checkpoint. Where that is no wonder, raise "
                     "config.stall_seconds, or set it to 0"
                 )

@@ -1,15 +1,31 @@
 """One job on one machine, on a SLURM cluster, or on a pod."""
 
+import argparse
+import sys
 from collections.abc import Sequence
 
 
-def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """-> the launcher's own words, and those after two dashes, which go to the program."""
-    found = list(words)
-    if "--" not in found:
-        return found, []
-    place = found.index("--")
-    return found[:place], found[place + 1 :]
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> tuple[argparse.Namespace, list[str]]:
+    """-> the launcher's own settings, and what stands after two dashes, for the program.
+
+    Args:
+      argv: None for the command line.
+    """
+    parser.add_argument(
+        "--module",
+        default="ecgssl_jax.main",
+        help="what is run: ecgssl_jax.main, the default, or ecgssl_jax.benchmark",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print it only")
+    words = list(sys.argv[1:] if argv is None else argv)
+    place = words.index("--") if "--" in words else len(words)
+    args = parser.parse_args(words[:place])
+    rest = words[place + 1 :]
+    if not rest:
+        parser.error("what it is told follows two dashes: -- --config=configs/jepa.py")
+    return args, rest
 
 
 def pairs(values: Sequence[str], flag: str, program: str) -> dict[str, str]:

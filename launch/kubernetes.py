@@ -2,12 +2,12 @@
 
     python -m launch.kubernetes --image=registry/ecgssl:1 --nodes=2 --gpus-per-node=8 \\
         --volume=ecgs:/data -- --config=configs/jepa.py:ptbxl,root=/data --workdir=/data/runs/jepa
-    python -m launch.kubernetes --image=registry/ecgssl:1 --tpu=v5e:4x4 --dry-run -- \\
-        --config=configs/jepa.py --workdir=gs://bucket/jepa
+    python -m launch.kubernetes --image=registry/ecgssl:1 --tpu=v5e:4x4 --volume=ecgs:/data \\
+        --dry-run -- --config=configs/jepa.py:ptbxl,root=/data --workdir=/data/runs/jepa
 
 Hands the manifest to `kubectl apply`; --dry-run prints it. The cluster needs JobSet. What
 follows the two dashes goes to `python -m ecgssl_jax.main` in every pod alike. Workdir and data
-must lie on a volume, or in a bucket, that all pods see.
+must lie on a volume that all pods see.
 
 A pod that is evicted gets SIGTERM and `--notice` seconds in which all processes save. Then, and
 where a pod is lost, all are started anew, at most `--requeues` times, and continue from the
@@ -23,7 +23,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launch import pairs, split_words
+from launch import pairs, parse
 
 _PROGRAM = "launch.kubernetes"
 _PORT = 8476
@@ -63,10 +63,6 @@ def make_parser() -> argparse.ArgumentParser:
     add("--queue", help="of Kueue")
     add("--notice", type=int, default=300, help="seconds to save in; default 300")
     add("--requeues", type=int, default=100, help="how often it may start anew")
-    add(
-        "--module", default="ecgssl_jax.main", help="what is run; default: the training"
-    )
-    add("--dry-run", action="store_true", help="print the manifest only")
     return parser
 
 
@@ -216,13 +212,7 @@ def _wrong(message: str) -> SystemExit:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Applies the manifest, or prints it."""
-    words, rest = split_words(sys.argv[1:] if argv is None else argv)
-    parser = make_parser()
-    args = parser.parse_args(words)
-    if not rest:
-        parser.error(
-            "what is to be run follows two dashes: -- --config=configs/jepa.py"
-        )
+    args, rest = parse(make_parser(), argv)
     try:
         import yaml
     except ModuleNotFoundError as error:

@@ -6,8 +6,8 @@
 
 What follows the two dashes goes to `python -m ecgssl_jax.main`, to every process alike. Each
 line that they print begins with the number of the process. If one of them fails, so does the
-job, at once: the others are ended, and its last words are repeated. SIGTERM or Ctrl-C is passed
-on, and the job ends when all have saved.
+job, at once: the others are ended, and its last words are repeated. SIGTERM, Ctrl-C and the end
+of the terminal are passed on, and the job ends when all have saved.
 """
 
 import argparse
@@ -24,11 +24,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from launch import split_words
+from launch import parse
 
 _LAST_WORDS = 20  # lines
 _LOOK = 0.1  # seconds between two looks at the processes
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SAVED = 128 + signal.SIGTERM
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,15 +62,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--gpus-per-process", type=int, help="of this machine; default: all see all")
     add("--cpu-devices", type=int, help="virtual ones in each process, without a GPU")
     add(
-        "--module", default="ecgssl_jax.main", help="what is run; default: the training"
-    )
-    add(
         "--grace",
         type=float,
         default=10.0,
         help="seconds that the others have to end, once one has failed; default 10",
     )
-    add("--dry-run", action="store_true", help="print the commands only")
     return parser
 
 
@@ -101,11 +98,11 @@ def commands(args: argparse.Namespace, rest: Sequence[str], port: int) -> list[C
 
 def gpus(count: int, number: int) -> list[str]:
     """Those of the process `number`, out of what the launcher may see."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = [name for name in visible.split(",") if name]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     own = slice(count * number, count * (number + 1))
-    if not names:
+    if visible is None:
         return [str(device) for device in range(own.start, own.stop)]
+    names = [name for name in visible.split(",") if name]
     if len(names) < own.stop:
         raise SystemExit(
             f"launch.local: process {number} would have GPUs {own.start} to "
@@ -165,12 +162,15 @@ class _Process:
 def run(commands: Sequence[Command], *, grace: float) -> int:
     """Starts all, waits for all, and returns the exit code of the job.
 
-    It is that of the first process that failed, 128 + N for a signal N, or 0.
+    It is that of the first process that failed, 128 + N for a signal N, or 0. After a
+    signal, what ends with 143 has saved.
     """
     signalled: list[int] = []
     former = {
         number: signal.signal(number, lambda number, _: signalled.append(number))
         for number in _SIGNALS
+        # Such as SIGHUP under nohup.
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     processes: list[_Process] = []
     try:
@@ -188,13 +188,15 @@ def _wait(processes: Sequence[_Process], signalled: list[int], grace: float) -> 
     passed_on = 0
     while True:
         codes = {process.number: process.code for process in processes}
-        failed = [number for number, code in codes.items() if code]
-        if failed and not signalled:
+        well = (None, 0, _SAVED) if signalled else (None, 0)
+        failed = [number for number, code in codes.items() if code not in well]
+        # After a second signal, which kills, nobody need be told.
+        if failed and len(signalled) < 2:
             return _end(processes, failed[0], grace)
         if None not in codes.values():
             for process in processes:
                 process.end_of_output()
-            return next((_exit_code(codes[number]) for number in failed), 0)
+            return max((_exit_code(code) for code in codes.values()), default=0)
         if len(signalled) > passed_on:
             passed_on = len(signalled)
             # The second time it is meant.
@@ -236,17 +238,12 @@ def _exit_code(code: int | None) -> int:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the job, and exits as it does."""
-    words, rest = split_words(sys.argv[1:] if argv is None else argv)
     parser = make_parser()
-    args = parser.parse_args(words)
+    args, rest = parse(parser, argv)
     for name in ("processes", "gpus_per_process", "cpu_devices"):
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')}={value}: expected 1 or more")
-    if not rest:
-        parser.error(
-            "what is to be run follows two dashes: -- --config=configs/jepa.py"
-        )
     found = commands(args, rest, free_port())
     if args.dry_run:
         print("\n".join(map(str, found)))

@@ -10,20 +10,21 @@ the tasks of the job by SLURM's variables. Workdir and data must lie where all n
 Before its time is over, and where it is preempted, SLURM signals the tasks: they save, end with
 code 143, and the job is put back into the queue, where it continues from its checkpoint. So it
 is, at most `--requeues` times, where a task was killed; what is wrong with config or data ends
-the job for good. One task that fails ends all.
+the job for good, whatever becomes of the other tasks. One task that fails ends all.
 """
 
 import argparse
 import dataclasses
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch import pairs, split_words
+from launch import pairs, parse
 
 _PROGRAM = "launch.slurm"
 # Of a job that saved, and of tasks that were killed or lost: 128 + the signal's number. SIGUSR1
@@ -42,6 +43,13 @@ _LOST = (
         )
     ),
 )
+# An error with a message, and a wrong command line, are for good. srun, which ends the other
+# tasks, may tell how those ended: so the task that failed leaves its code in a file. The shell
+# waits for it however it is signalled.
+_TASK = (
+    'trap : TERM INT HUP USR1 USR2; "$@"; code=$?; '
+    'case $code in 1|2) echo $code > "$ENDED" ;; esac; exit $code'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,17 +60,20 @@ class Program:
       words: the command line.
       folder: that it is run in.
       environment: variables beside the job's.
+      logs: folder in which it leaves its code if that is for good.
     """
 
     words: tuple[str, ...]
     folder: str
     environment: Mapping[str, str]
+    logs: str
 
     def __call__(self) -> None:
         os.chdir(self.folder)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self.environment}
-        # In the place of the process that SLURM started, so that its signals arrive.
-        os.execvpe(self.words[0], self.words, environment)
+        environment["ENDED"] = f"{self.logs}/{os.environ['SLURM_JOB_ID']}.ended"
+        # In the place of the process that SLURM started.
+        os.execvpe("sh", ["sh", "-c", _TASK, "task", *self.words], environment)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -115,18 +126,16 @@ def make_parser() -> argparse.ArgumentParser:
         default=100,
         help="how often the job may come back; default 100",
     )
-    add(
-        "--module", default="ecgssl_jax.main", help="what is run; default: the training"
-    )
-    add("--dry-run", action="store_true", help="print the script and the command only")
     return parser
 
 
-def teardown(requeues: int) -> list[str]:
+def teardown(requeues: int, logs: str) -> list[str]:
     """Lines of the script after the tasks: whether the job comes back."""
     codes = "|".join(map(str, (_SAVED, *_LOST)))
     return [
         "code=$?",
+        f'ended={shlex.quote(logs)}/"$SLURM_JOB_ID".ended',
+        'if [ -e "$ended" ]; then code=$(cat "$ended"); rm -f "$ended"; fi',
         "case $code in",
         f"  {codes})",
         f'    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {requeues} ]; then',
@@ -146,7 +155,15 @@ def executor_of(args: argparse.Namespace) -> Any:
         raise SystemExit(
             "launch.slurm needs submitit: pip install -c constraints.txt -e '.[slurm]'"
         ) from error
-    executor = SlurmExecutor(args.logs, python=shlex.quote(sys.executable))
+
+    class Executor(SlurmExecutor):
+        """That also prints where there is no cluster."""
+
+        @classmethod
+        def affinity(cls) -> int:
+            return 1
+
+    executor = Executor(args.logs, python=shlex.quote(sys.executable))
     known = {
         "job_name": args.name,
         "nodes": args.nodes,
@@ -164,7 +181,7 @@ def executor_of(args: argparse.Namespace) -> Any:
         signal_delay_s=args.notice,
         stderr_to_stdout=True,
         setup=args.setup,
-        teardown=teardown(args.requeues),
+        teardown=teardown(args.requeues, str(args.logs.resolve())),
         srun_args=["--kill-on-bad-exit=1"],
         additional_parameters={
             "requeue": True,
@@ -176,23 +193,23 @@ def executor_of(args: argparse.Namespace) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Submits the job, or prints what would be submitted."""
-    words, rest = split_words(sys.argv[1:] if argv is None else argv)
-    parser = make_parser()
-    args = parser.parse_args(words)
-    if not rest:
-        parser.error(
-            "what is to be run follows two dashes: -- --config=configs/jepa.py"
-        )
+    args, rest = parse(make_parser(), argv)
     program = Program(
         words=(sys.executable, "-m", args.module, *rest),
         folder=os.getcwd(),
         environment=pairs(args.env, "--env", _PROGRAM),
+        logs=str(args.logs.resolve()),
     )
     executor = executor_of(args)
     if args.dry_run:
         print(executor._make_submission_file_text("SUBMITTED", "dry"))
         print(f"# SUBMITTED becomes: {shlex.join(program.words)}")
         return
+    if shutil.which("sbatch") is None:
+        raise SystemExit(
+            "launch.slurm: sbatch is not here; start it where jobs are submitted, or "
+            "print the script with --dry-run"
+        )
     job = executor.submit(program)
     print(
         f"job {job.job_id}; what it says: {args.logs.resolve()}/{job.job_id}_*_log.out"

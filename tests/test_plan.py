@@ -77,14 +77,43 @@ def test_here_needs_no_compiler_and_knows_no_times(capsys):
     assert "| here     | 8x1x1 |" in told and "estimates" not in told
 
 
+@with_compiler
 def test_what_was_planned_before_is_not_compiled_again(monkeypatch, capsys):
-    plan.main([*SMALL, "--topology=here"])
+    plan.main([*SMALL, "--topology=v5e:2x2"])
     first = capsys.readouterr().out
-    monkeypatch.setattr(plan, "lower", None)
-    plan.main([*SMALL, "--topology=here"])
+    monkeypatch.setattr(plan, "plan_step", None)
+    plan.main([*SMALL, "--topology=v5e:2x2"])
     assert capsys.readouterr().out == first
     with pytest.raises(TypeError):
-        plan.main([*SMALL, "--topology=here", "--no-cache"])
+        plan.main([*SMALL, "--topology=v5e:2x2", "--no-cache"])
+
+
+def test_what_is_here_may_be_another_next_time(monkeypatch):
+    plan.main([*SMALL, "--topology=here"])
+    monkeypatch.setattr(plan, "plan_step", None)
+    with pytest.raises(TypeError):
+        plan.main([*SMALL, "--topology=here"])
+
+
+def test_all_meshes_are_looked_at_before_one_is_compiled(monkeypatch):
+    monkeypatch.setattr(plan, "plan_step", None)
+    with pytest.raises(SystemExit, match="asks for 3 devices, found 8"):
+        plan.main([*SMALL, "--topology=here", "--meshes=8x1x1,3x1x1"])
+
+
+def test_plans_that_the_stand_in_is_too_small_for_say_so():
+    figures = Figures(
+        topology="h200:8",
+        mesh=(8, 1, 1),
+        batch_size=8,
+        memory={},
+        needed=110 * 2**30,
+        available=120 * 2**30,
+        compiled=False,
+    )
+    told = plan.describe([figures])
+    assert "h200:8 8x1x1 fits, but is larger than the devices that stand in" in told
+    assert "| 0 " not in told
 
 
 @pytest.mark.parametrize(

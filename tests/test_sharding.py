@@ -52,16 +52,16 @@ def test_mesh_that_does_not_fit_the_devices_is_an_error(sizes, message):
 
 def test_batch_must_split_over_the_data_and_fsdp_axes():
     mesh = _mesh(2, 2, 2)
-    sharding.check_batch(12, mesh)
+    sharding.check_batch(12, mesh.shape)
     with pytest.raises(ConfigError, match=r"config\.batch_size: 10 rows .* 4 devices"):
-        sharding.check_batch(10, mesh)
+        sharding.check_batch(10, mesh.shape)
 
 
 def test_every_micro_batch_must_split():
     mesh = _mesh(2, 2, 2)
-    sharding.check_batch(24, mesh, accumulate=3)
+    sharding.check_batch(24, mesh.shape, accumulate=3)
     with pytest.raises(ConfigError, match="20 rows .* 3 micro-b.* a multiple of 12"):
-        sharding.check_batch(20, mesh, accumulate=3)
+        sharding.check_batch(20, mesh.shape, accumulate=3)
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])

@@ -2,22 +2,28 @@
 
 import math
 
-from ecgssl_jax.planning.figures import Figures
+from ecgssl_jax.planning.figures import GIB, Figures
 
 STATE = ("parameters", "optimiser", "averages")
-_GIB = 2**30
+
+
+def short_verdict(figures: Figures) -> str:
+    """'fits', 'too large' or 'memory unknown'."""
+    if figures.available is None:
+        return "memory unknown"
+    return "fits" if figures.fits else "too large"
 
 
 def verdict(figures: Figures) -> str:
-    """'fits', or what it needs and which setting to change."""
+    """As the short one, or what it needs and which setting to change."""
     available = figures.available
     if available is None or figures.fits:
-        return "fits" if available else "memory unknown"
+        return short_verdict(figures)
     state = sum(figures.memory.get(kind, 0) for kind in STATE)
     rest = figures.needed - state
     needs = (
-        f"needs {figures.needed / _GIB:.1f} GiB a device of {available / _GIB:.1f}: "
-        f"{state / _GIB:.1f} of parameters, optimiser and averages, {rest / _GIB:.1f} of "
+        f"needs {figures.needed / GIB:.1f} GiB a device of {available / GIB:.1f}: "
+        f"{state / GIB:.1f} of parameters, optimiser and averages, {rest / GIB:.1f} of "
         "the batch and its activations"
     )
     data, fsdp = figures.mesh[:2]
@@ -25,7 +31,7 @@ def verdict(figures: Figures) -> str:
     # So that half of the memory is left for activations.
     factor = _power_of_two(state / (available / 2))
     if factor > 1:
-        if data >= factor:
+        if data % factor == 0:
             changes.append(
                 f"mesh.fsdp={fsdp * factor} and mesh.data={data // factor} divide the "
                 "state"
@@ -37,11 +43,12 @@ def verdict(figures: Figures) -> str:
     left = available - state / max(factor, 1)
     parts = _power_of_two(rest / left)
     if parts > 1:
+        remat = "" if figures.remat == "full" else "model.remat='full', "
         changes.append(
-            f"optim.accumulate={parts}, model.remat='full', {parts} times as many "
+            f"optim.accumulate={figures.accumulate * parts}, {remat}{parts} times as many "
             f"devices, or batch_size={figures.batch_size // parts}"
         )
-    return f"{needs}; try {' and '.join(changes) or 'a larger mesh'}"
+    return f"{needs}; try {' and '.join(changes)}"
 
 
 def _power_of_two(number: float) -> int:

@@ -1,7 +1,7 @@
 """Accelerators: what they compute, hold and exchange, and how long a step takes at best.
 
-Figures are the makers' own, for bfloat16 without sparsity, per device as JAX counts them
-(a TPU v4 chip has two). Bandwidths of links are those of one direction.
+Figures are the makers' own, for bfloat16 without sparsity, per chip, which is a device of
+JAX. Bandwidths of links are those of one direction.
 
 Sources: cloud.google.com/tpu/docs (v4, v5e, v5p, v6e) and, for the links of one
 direction, jax-ml.github.io/scaling-book/tpus; NVIDIA's data sheets of A100, H100, H200 and
@@ -25,8 +25,10 @@ class Chip:
       bandwidth: of that memory, bytes a second.
       link: bytes a second to a neighbour, one way.
       network: of a GPU, bytes a second to another machine, one way; None for TPUs, which
-        are linked in a torus.
+        are linked in a grid.
       in_machine: GPUs that `link` joins, all with all.
+      ring: of a TPU, the multiples of which an axis of the grid must have for its ends to
+        be linked too.
     """
 
     flops: float
@@ -35,15 +37,16 @@ class Chip:
     link: float
     network: float | None = None
     in_machine: int = 8
+    ring: int = 4
 
 
 _GB = 1e9
 
 TPUS: Mapping[str, Chip] = {
-    "v4": Chip(137.5e12, 16 * 2**30, 614 * _GB, 45 * _GB),
-    "v5e": Chip(197e12, 16 * 2**30, 819 * _GB, 45 * _GB),
+    "v4": Chip(275e12, 32 * 2**30, 1228 * _GB, 45 * _GB),
+    "v5e": Chip(197e12, 16 * 2**30, 819 * _GB, 45 * _GB, ring=16),
     "v5p": Chip(459e12, 95 * 2**30, 2765 * _GB, 90 * _GB),
-    "v6e": Chip(918e12, 32 * 2**30, 1640 * _GB, 90 * _GB),
+    "v6e": Chip(918e12, 32 * 2**30, 1640 * _GB, 90 * _GB, ring=16),
 }
 GPUS: Mapping[str, Chip] = {
     "a100": Chip(312e12, 80 * _GB, 2039 * _GB, 300 * _GB, network=25 * _GB),
@@ -83,7 +86,18 @@ def _exchange(
     chip: Chip, collective: Collective, places: Sequence[Sequence[int]] | None
 ) -> float:
     """Seconds of a collective in a step, alone on the links."""
-    members = collective.members
+    if collective.pairs:
+        return max(_among(chip, collective, pair, places) for pair in collective.pairs)
+    return _among(chip, collective, collective.members, places)
+
+
+def _among(
+    chip: Chip,
+    collective: Collective,
+    members: Sequence[int],
+    places: Sequence[Sequence[int]] | None,
+) -> float:
+    """Seconds of a collective among these devices."""
     if chip.network is not None:
         machines = {member // chip.in_machine for member in members}
         if len(machines) == 1:
@@ -92,8 +106,13 @@ def _exchange(
         sharing = math.ceil(len(members) / len(machines))
         return collective.sent * (1 / chip.link + 1 / (sharing * chip.network))
     if places is None:
-        raise ValueError("devices of a torus have places")
-    # A ring in both directions along each axis of the torus in which they differ.
-    coordinates = zip(*(places[member] for member in members), strict=True)
-    axes = sum(len(set(values)) > 1 for values in coordinates)
-    return collective.sent / (2 * chip.link * max(axes, 1))
+        raise ValueError("devices of a grid have places")
+    # Along each axis of the grid in which they differ: in both directions where they are a
+    # ring; on a line those at the ends have but one neighbour.
+    own = zip(*(places[member] for member in members), strict=True)
+    links = 0
+    for found, of_all in zip(own, zip(*places, strict=True), strict=True):
+        count, length = len(set(found)), len(set(of_all))
+        if count > 1:
+            links += 2 if count == length and length % chip.ring == 0 else 1
+    return collective.sent / (chip.link * max(links, 1))

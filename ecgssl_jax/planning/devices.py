@@ -13,8 +13,18 @@ from ecgssl_jax.planning.chips import GPUS, TPUS, Chip
 from ecgssl_jax.settings import ConfigError
 
 HERE = "here"
-# What is compiled for in the place of GPUs: a TPU with as much memory.
+# What is compiled for in the place of GPUs: the TPU with the most memory.
 _STAND_IN = "v5p"
+# What JAX calls the chips of TPUs.
+_TPU_KINDS = {
+    "tpu v4": "v4",
+    "tpu v5 lite": "v5e",
+    "tpu v5e": "v5e",
+    "tpu v5": "v5p",
+    "tpu v5p": "v5p",
+    "tpu v6 lite": "v6e",
+    "tpu v6e": "v6e",
+}
 _MOST = 4096
 _EXAMPLES = "such as v5e:8x8, v5p:4x4x4, h100:64, or here"
 
@@ -25,7 +35,7 @@ class Devices:
 
     Attributes:
       name: as the user gave it.
-      platform: 'tpu', 'gpu' or 'cpu', of which the program is made.
+      platform: 'tpu', 'gpu' or 'cpu', for which the program is made.
       devices: as many as there are, in no order.
       chip: their figures; None where they are not known.
       stand_in: whether the program that is compiled is that of other devices, of which
@@ -39,10 +49,10 @@ class Devices:
     stand_in: bool = False
 
     def places(self, mesh: jax.sharding.Mesh) -> list[tuple[int, ...]] | None:
-        """In the torus, of the devices in the order of the mesh; None without one."""
-        if self.platform != "tpu":
+        """In the grid, of the devices in the order of the mesh; None without one."""
+        if self.platform != "tpu" or self.stand_in:
             return None
-        return [(*x.coords, x.core_on_chip) for x in mesh.devices.flat]
+        return [tuple(x.coords) for x in mesh.devices.flat]
 
 
 def find_devices(name: str) -> Devices:
@@ -52,28 +62,58 @@ def find_devices(name: str) -> Devices:
       ConfigError: an unknown kind, a slice that there is not, or no compiler for it.
     """
     if name == HERE:
-        kind = jax.devices()[0].device_kind.lower()
         return Devices(
             name=name,
             platform=jax.default_backend(),
             devices=jax.devices(),
-            chip=next((chip for gpu, chip in GPUS.items() if gpu in kind), None),
+            chip=_chip_of(jax.devices()[0]),
         )
-    kind, _, size = name.partition(":")
-    if kind in TPUS and re.fullmatch(r"\d+(x\d+)*", size):
+    kind, size = _parsed(name)
+    if kind in TPUS:
         return Devices(name=name, platform="tpu", devices=_slice(name), chip=TPUS[kind])
-    if kind in GPUS and re.fullmatch(r"[1-9]\d*", size):
-        return Devices(
-            name=name,
-            platform="gpu",
-            devices=_several(int(size)),
-            chip=GPUS[kind],
-            stand_in=True,
-        )
-    raise ConfigError(
-        f"--topology: expected one of {', '.join([*TPUS, *GPUS])} and its size, "
-        f"{_EXAMPLES}; found {name!r}"
+    return Devices(
+        name=name,
+        # What is compiled must be a program for the devices that stand in.
+        platform="tpu",
+        devices=_several(int(size)),
+        chip=GPUS[kind],
+        stand_in=True,
     )
+
+
+def count_devices(name: str) -> int:
+    """Of what `find_devices` takes, and its errors, without looking for a compiler."""
+    if name == HERE:
+        return len(jax.devices())
+    _, size = _parsed(name)
+    return math.prod(map(int, size.split("x")))
+
+
+def _parsed(name: str) -> tuple[str, str]:
+    """-> kind, size."""
+    kind, _, size = name.partition(":")
+    shape = r"[1-9]\d*(x[1-9]\d*)*" if kind in TPUS else r"[1-9]\d*"
+    if kind not in {*TPUS, *GPUS} or not re.fullmatch(shape, size):
+        raise ConfigError(
+            f"--topology: expected one of {', '.join([*TPUS, *GPUS])} and its size, "
+            f"{_EXAMPLES}; found {name!r}"
+        )
+    count = int(size) if kind in GPUS else 1
+    if count > _MOST or count & (count - 1):
+        raise ConfigError(
+            f"--topology: plans are for 1, 2, 4, 8, ... {_MOST} GPUs, found {count}"
+        )
+    return kind, size
+
+
+def _chip_of(device: Any) -> Chip | None:
+    """With the memory that JAX has of it, which its maker may sell in several sizes."""
+    kind = device.device_kind.lower()
+    chip = next((c for gpu, c in GPUS.items() if re.search(rf"\b{gpu}\b", kind)), None)
+    if kind in _TPU_KINDS:
+        chip = TPUS[_TPU_KINDS[kind]]
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    return dataclasses.replace(chip, memory=limit) if chip and limit else chip
 
 
 def _slice(name: str) -> Sequence[Any]:
@@ -84,8 +124,10 @@ def _slice(name: str) -> Sequence[Any]:
         )
     from jax.experimental import topologies
 
+    # The two cores of a v4 chip are one device to a program.
+    more = {"chip_config_name": "megacore"} if name.startswith("v4:") else {}
     try:
-        return topologies.get_topology_desc(name, platform="tpu").devices
+        return topologies.get_topology_desc(name, platform="tpu", **more).devices
     except jax.errors.JaxRuntimeError as error:
         raise ConfigError(
             f"--topology: there is no slice {name} ({error}); {_EXAMPLES}"
@@ -94,10 +136,6 @@ def _slice(name: str) -> Sequence[Any]:
 
 def _several(count: int) -> Sequence[Any]:
     """As many devices, of a slice as small as possible."""
-    if count > _MOST or count & (count - 1):
-        raise ConfigError(
-            f"--topology: plans are for 1, 2, 4, 8, ... {_MOST} GPUs, found {count}"
-        )
     sides = [2, 2, 1]
     while math.prod(sides) < count:
         sides[sides.index(min(sides))] *= 2

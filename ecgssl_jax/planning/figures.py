@@ -1,10 +1,18 @@
 """The figures of one program on one mesh: what it holds, computes and exchanges."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
+GIB = 2**30
 KINDS = ("parameters", "optimiser", "averages", "batch", "activations", "code")
+# What a step waits for, and what people call it.
+WAITS = {
+    "compute": "compute",
+    "memory": "memory bandwidth",
+    "exchange": "communication",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,6 +27,9 @@ class Figures:
         carries on), 'batch', 'activations' (all that is temporary), 'code'.
       needed: bytes, all in all.
       available: bytes that a program may have; None where not known.
+      accumulate, remat: of the config: parts of a batch, and what is computed again.
+      compiled: whether the compiler has made the program; where it found it too large,
+        memory and FLOPs alone are known.
       flops: of matrix products and convolutions.
       traffic: bytes read from and written to memory.
       collectives: of each kind and number of devices, how often and the bytes sent.
@@ -33,6 +44,9 @@ class Figures:
     memory: Mapping[str, int]
     needed: int
     available: int | None
+    accumulate: int = 1
+    remat: str = "none"
+    compiled: bool = True
     flops: float = 0.0
     traffic: int = 0
     collectives: tuple[Mapping[str, Any], ...] = ()
@@ -63,7 +77,17 @@ class Figures:
     def limit(self) -> str | None:
         """What takes the longest."""
         seconds = self.seconds
-        return _LIMITS[max(seconds, key=seconds.__getitem__)] if seconds else None
+        return WAITS[max(seconds, key=seconds.__getitem__)] if seconds else None
+
+    @property
+    def devices(self) -> int:
+        """Of the mesh."""
+        return math.prod(self.mesh)
+
+    @property
+    def name(self) -> str:
+        """Of the mesh: '8x2x1'."""
+        return "x".join(map(str, self.mesh))
 
     def as_json(self) -> dict[str, Any]:
         """All of it, as `from_json` takes it."""
@@ -74,10 +98,3 @@ class Figures:
         """What `as_json` gave."""
         sequences = {name: tuple(values[name]) for name in ("mesh", "collectives")}
         return cls(**{**values, **sequences})
-
-
-_LIMITS = {
-    "compute": "compute",
-    "memory": "memory bandwidth",
-    "exchange": "communication",
-}

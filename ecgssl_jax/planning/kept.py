@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from ecgssl_jax.digest import digest_files
 from ecgssl_jax.output_folder import whole_file
 from ecgssl_jax.planning.figures import Figures
+
+_MAKERS = ("jax", "jaxlib", "libtpu", "flax", "optax")
 
 
 def folder() -> Path:
@@ -25,9 +25,9 @@ def folder() -> Path:
 def kept(described: Mapping[str, Any], make: Callable[[], Figures]) -> Figures:
     """The figures of what is described, or those that `make` makes, kept for next time.
 
-    The code of this package and the compiler's version count with it.
+    The code of this package and the versions of what makes programs count with it.
     """
-    whole = {**described, "code": _code(), "jax": jax.__version__, "tpu": _libtpu()}
+    whole = {**described, "code": _code(), "versions": list(map(_version, _MAKERS))}
     text = json.dumps(whole, sort_keys=True, default=str)
     place = folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
     try:
@@ -49,8 +49,8 @@ def _code() -> str:
     return digest_files(sorted(Path(__file__).parents[1].rglob("*.py")))
 
 
-def _libtpu() -> str | None:
+def _version(package: str) -> str | None:
     try:
-        return importlib.metadata.version("libtpu")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None

@@ -6,13 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ecgssl_jax.planning.figures import KINDS, Figures
+from ecgssl_jax.planning.figures import GIB, KINDS, WAITS, Figures
 
 _COLOURS = ("#0072b2", "#56b4e9", "#009e73", "#f0e442", "#e69f00", "#999999")
 _INK, _FAINT = "#15171c", "#7d7f86"
-_WAITS = {"compute": "#0072b2", "memory": "#e69f00", "exchange": "#cc79a7"}
-_LABELS = {"memory": "memory bandwidth", "exchange": "communication"}
-_GIB = 2**30
+_WAIT_COLOURS = {"compute": "#0072b2", "memory": "#e69f00", "exchange": "#cc79a7"}
 
 
 def draw(plans: Sequence[Figures], *, title: str = "") -> Figure:
@@ -23,7 +21,7 @@ def draw(plans: Sequence[Figures], *, title: str = "") -> Figure:
     figure.suptitle(title, fontsize=10, color=_INK, x=0.01, ha="left")
     left, right = figure.subplots(1, 2, sharey=True)
     places = np.arange(len(plans))[::-1]
-    names = [f"{each.topology}  {'x'.join(map(str, each.mesh))}" for each in plans]
+    names = [f"{each.topology}  {each.name}" for each in plans]
     left.set_yticks(places, names)
     _memory(left, plans, places)
     _seconds(right, plans, places)
@@ -48,21 +46,22 @@ def draw(plans: Sequence[Figures], *, title: str = "") -> Figure:
 def _memory(axes: Axes, plans: Sequence[Figures], places: np.ndarray) -> None:
     start = np.zeros(len(plans))
     for kind, colour in zip(KINDS, _COLOURS, strict=True):
-        sizes = np.array([each.memory.get(kind, 0) / _GIB for each in plans])
+        sizes = np.array([each.memory.get(kind, 0) / GIB for each in plans])
         axes.barh(places, sizes, left=start, height=0.6, color=colour, label=kind)
         start += sizes
     for place, each in zip(places, plans, strict=True):
         if each.available:
-            size = each.available / _GIB
+            size = each.available / GIB
             axes.plot([size, size], [place - 0.4, place + 0.4], color=_INK, lw=1.5)
     axes.set_xlabel("GiB a device; black: what there is", fontsize=8, color=_FAINT)
 
 
 def _seconds(axes: Axes, plans: Sequence[Figures], places: np.ndarray) -> None:
     height = 0.22
-    for number, (name, colour) in enumerate(_WAITS.items()):
+    for number, (name, colour) in enumerate(_WAIT_COLOURS.items()):
         times = [1e3 * each.seconds[name] if each.seconds else 0 for each in plans]
         offset = (1 - number) * height
-        label = _LABELS.get(name, name)
-        axes.barh(places + offset, times, height=height, color=colour, label=label)
+        axes.barh(
+            places + offset, times, height=height, color=colour, label=WAITS[name]
+        )
     axes.set_xlabel("ms of a step, each alone at full speed", fontsize=8, color=_FAINT)

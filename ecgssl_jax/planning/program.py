@@ -3,10 +3,10 @@
 import collections
 import dataclasses
 import re
-from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.extend.core import ClosedJaxpr
 
 from ecgssl_jax.experiment import Experiment, Mesh
 from ecgssl_jax.planning import chips
@@ -14,7 +14,7 @@ from ecgssl_jax.planning.devices import Devices
 from ecgssl_jax.planning.figures import Figures
 from ecgssl_jax.planning.operations import matrix_flops
 from ecgssl_jax.planning.program_text import collectives, memory_traffic
-from ecgssl_jax.platforms import planned_for
+from ecgssl_jax.platforms import planned_for, platform
 from ecgssl_jax.sharding import bytes_on_a_device
 from ecgssl_jax.stand_in import stand_in_task
 from ecgssl_jax.step import Setup, set_up
@@ -26,10 +26,8 @@ _TEMPORARIES = re.compile(r"HLO temporaries \(([0-9.]+)([KMGT]?)\)")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def lower(
-    experiment: Experiment, devices: Devices, mesh: Mesh
-) -> Callable[[], Figures]:
-    """Traces the step; -> a function, to be called in any thread, that compiles it.
+def plan_step(experiment: Experiment, devices: Devices, mesh: Mesh) -> Figures:
+    """The figures of the step on these devices; may be called in any thread.
 
     Raises:
       ConfigError: a config that cannot be run on this mesh.
@@ -39,46 +37,61 @@ def lower(
         setup = set_up(experiment, stand_in_task(experiment), devices.devices)
         traced = setup.update.trace(setup.abstract, setup.batch, None)
         lowered = traced.lower()
-    flops = matrix_flops(traced.jaxpr) / setup.mesh.size
+    flops = step_flops(experiment, setup.mesh, traced.jaxpr) / setup.mesh.size
     chip = devices.chip
     known: dict[str, Any] = dict(
         topology=devices.name,
         mesh=tuple(setup.mesh.shape.values()),
         batch_size=experiment.batch_size,
         available=chip and round(chip.memory * (1 - chips.SPARE)),
+        accumulate=experiment.optim.accumulate,
+        remat=experiment.model.get("remat", "none"),
         flops=flops,
         stand_in=devices.stand_in,
     )
-
-    def compile_it() -> Figures:
-        try:
-            compiled = lowered.compile()
-        except jax.errors.JaxRuntimeError as error:
-            memory = _held(setup)
-            memory["activations"] = _exceeding(str(error), sum(memory.values()))
-            if not memory["activations"]:
-                raise
-            return Figures(**known, memory=memory, needed=sum(memory.values()))
-        text = compiled.as_text()
-        found, traffic = collectives(text), memory_traffic(text)
-        memory = memory_by_kind(setup, compiled.memory_analysis())
-        return Figures(
-            **known,
-            memory=memory,
-            needed=sum(memory.values()),
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        memory = _held(setup)
+        memory["activations"] = _exceeding(str(error), sum(memory.values()))
+        if not memory["activations"]:
+            raise
+        needed = sum(memory.values())
+        return Figures(**known, memory=memory, needed=needed, compiled=False)
+    text = compiled.as_text()
+    found, traffic = collectives(text), memory_traffic(text)
+    memory = memory_by_kind(setup, compiled.memory_analysis())
+    return Figures(
+        **known,
+        memory=memory,
+        needed=sum(memory.values()),
+        traffic=traffic,
+        collectives=_summary(found),
+        seconds=chip
+        and chips.seconds(
+            chip,
+            flops=flops,
             traffic=traffic,
-            collectives=_summary(found),
-            seconds=chip
-            and chips.seconds(
-                chip,
-                flops=flops,
-                traffic=traffic,
-                collectives=found,
-                places=devices.places(setup.mesh),
-            ),
-        )
+            collectives=found,
+            places=devices.places(setup.mesh),
+        ),
+    )
 
-    return compile_it
+
+def step_flops(
+    experiment: Experiment, mesh: jax.sharding.Mesh, traced: ClosedJaxpr
+) -> float:
+    """FLOPs of a step, of all devices together.
+
+    Args:
+      traced: the step, for the devices that are here.
+    """
+    if platform() != "gpu":
+        return matrix_flops(traced)
+    # Attention may be cuDNN's there, in which no product is to be seen.
+    with planned_for("tpu"):
+        setup = set_up(experiment, stand_in_task(experiment), list(mesh.devices.flat))
+        return matrix_flops(setup.update.trace(setup.abstract, setup.batch, None).jaxpr)
 
 
 def _exceeding(complaint: str, held: int) -> int:

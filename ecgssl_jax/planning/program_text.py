@@ -80,6 +80,7 @@ class Collective:
         the devices in the mesh; of a permutation, the first pair.
       times: that it happens in a step.
       where: the function of the program that it belongs to.
+      pairs: of a permutation, all of them.
     """
 
     kind: str
@@ -87,6 +88,7 @@ class Collective:
     members: tuple[int, ...]
     times: int
     where: str
+    pairs: tuple[tuple[int, ...], ...] = ()
 
     @property
     def devices(self) -> int:
@@ -136,6 +138,7 @@ def collectives(text: str) -> list[Collective]:
                 members=members,
                 times=times,
                 where=where[1] if where else "",
+                pairs=_pairs(instruction.rest) if kind == _PERMUTE else (),
             )
         )
     return found
@@ -221,12 +224,13 @@ class _Program:
         if opcode != "fusion":
             return written + sum(_size(each.type) for each in operands)
         inner = self._inside(instruction)
-        written = sum(
-            min(_in_main_memory(array), self._new(root))
-            for array, root in zip(
-                _results(instruction), self._roots(inner), strict=True
+        given = self._roots(inner)
+        # One that gives several arrays without a tuple, such as a sort, writes them whole.
+        if len(given) == len(_results(instruction)):
+            written = sum(
+                min(_in_main_memory(array), self._new(root))
+                for array, root in zip(_results(instruction), given, strict=True)
             )
-        )
         parameters = _parameters(inner)
         return written + sum(
             self._read(parameters.get(number), inner, _size(operand.type))
@@ -388,6 +392,13 @@ def _members(rest: str) -> tuple[int, ...]:
     if found := _LISTED_GROUPS.search(rest):
         return tuple(int(x) for x in found[1].split(",") if x)
     return ()
+
+
+def _pairs(rest: str) -> tuple[tuple[int, ...], ...]:
+    """Who sends to whom in a permutation."""
+    listed = re.search(r"source_target_pairs=\{(\{[0-9,{}]*\})\}", rest)
+    pairs = re.findall(r"\{(\d+),(\d+)\}", listed[1]) if listed else []
+    return tuple((int(source), int(target)) for source, target in pairs)
 
 
 def _members_in_mesh(axes: str, varying: str) -> tuple[int, ...]:

@@ -1,6 +1,8 @@
 """The main job on several processes of this machine, as a user starts it."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,6 +11,15 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 240  # seconds of one start; processes may wait for each other for ever
+
+
+def stop(job: subprocess.Popen[str]) -> None:
+    """Ends it and its processes; killed at once, it would leave them behind."""
+    for number in (signal.SIGTERM, signal.SIGTERM):  # the second kills
+        job.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            job.wait(timeout=5)
+    job.kill()
 
 
 def start(

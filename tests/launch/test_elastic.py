@@ -1,6 +1,5 @@
 """One run on two processes, then on one, then on four, each time on another mesh."""
 
-import contextlib
 import re
 import signal
 import threading
@@ -33,7 +32,7 @@ def run(root, workdir, processes, devices, mesh, stop):
     flags |= {f"mesh.{axis}": size for axis, size in mesh.items()}
     job = jobs.start(flags, workdir, processes=processes, devices=devices)
     said = []
-    watch = threading.Timer(jobs.LONGEST, job.kill)
+    watch = threading.Timer(jobs.LONGEST, jobs.stop, [job])
     watch.start()
     try:
         assert job.stdout is not None
@@ -44,8 +43,7 @@ def run(root, workdir, processes, devices, mesh, stop):
         return job.wait(timeout=60), "".join(said)
     finally:
         watch.cancel()
-        with contextlib.suppress(ProcessLookupError):
-            job.kill()
+        jobs.stop(job)
 
 
 def losses(workdir):

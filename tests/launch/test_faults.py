@@ -42,7 +42,7 @@ def start(root, workdir, processes=1, every=25):
 
 def finish(job):
     """-> exit code, and what it said; kills it if it hangs."""
-    watch = threading.Timer(jobs.LONGEST, job.kill)
+    watch = threading.Timer(jobs.LONGEST, jobs.stop, [job])
     watch.start()
     try:
         said = job.communicate()[0]

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
 
-from launch import kubernetes
+from launch import kubernetes, parse
 
 REST = ["--", "--config=configs/jepa.py:ptbxl", "--workdir=/data/runs/jepa"]
 GPUS = [
@@ -21,7 +21,8 @@ TPUS = ["--tpu=v5e:4x4", "--queue=team", "--namespace=ecg", "--service-account=t
 
 def made(*flags):
     words, rest = [*flags, "--image=registry/ecgssl:1"], REST[1:]
-    return kubernetes.manifest(kubernetes.make_parser().parse_args(words), rest)
+    args, _ = parse(kubernetes.make_parser(), [*words, "--", *rest])
+    return kubernetes.manifest(args, rest)
 
 
 def pod_of(manifest):

@@ -1,5 +1,7 @@
 """Jobs under SLURM: what is submitted, and which ends bring it back."""
 
+import os
+import signal
 import subprocess
 
 import pytest
@@ -45,23 +47,35 @@ def test_the_script_has_what_was_asked_for(capsys, tmp_path):
     assert "-m ecgssl_jax.main --config=a.py '--config.x=1 2'" in text
 
 
+def test_without_a_cluster_there_is_a_line(monkeypatch):
+    monkeypatch.setattr(slurm.shutil, "which", lambda name: None)
+    with pytest.raises(SystemExit, match="sbatch is not here; .* --dry-run"):
+        slurm.main(["--", "--config=a.py"])
+
+
 @pytest.mark.parametrize(
-    ("code", "restarts", "back"),
+    ("code", "ended", "restarts", "back"),
     [
-        (0, 0, False),
-        (1, 0, False),  # such as a config that cannot be run
-        (143, 0, True),
-        (137, 0, True),
-        (140, 0, True),  # USR2, before it was ready
-        (143, 2, True),
-        (143, 3, False),
+        (0, None, 0, False),
+        (1, None, 0, False),  # such as a config that cannot be run
+        (143, 1, 0, False),  # the same, and the others were ended for it
+        (137, 2, 0, False),
+        (143, None, 0, True),
+        (137, None, 0, True),
+        (140, None, 0, True),  # USR2, before it was ready
+        (143, None, 2, True),
+        (143, None, 3, False),
     ],
 )
-def test_a_job_comes_back_where_it_saved_or_was_lost(tmp_path, code, restarts, back):
+def test_a_job_comes_back_where_it_saved_or_was_lost(
+    tmp_path, code, ended, restarts, back
+):
     scontrol = tmp_path / "scontrol"
     scontrol.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/called\n")
     scontrol.chmod(0o755)
-    lines = [f"(exit {code})", *slurm.teardown(3)]
+    if ended is not None:
+        (tmp_path / "77.ended").write_text(f"{ended}\n")
+    lines = [f"(exit {code})", *slurm.teardown(3, str(tmp_path))]
     found = subprocess.run(
         ["bash", "-c", "\n".join(lines)],
         env={
@@ -71,7 +85,8 @@ def test_a_job_comes_back_where_it_saved_or_was_lost(tmp_path, code, restarts, b
         },
         check=False,
     )
-    assert found.returncode == code
+    assert found.returncode == (ended or code)
+    assert not (tmp_path / "77.ended").exists()
     called = tmp_path / "called"
     assert called.exists() == back
     assert not back or called.read_text() == "requeue 77\n"
@@ -83,14 +98,47 @@ def test_pairs_are_refused_where_they_are_none():
         pairs(["A"], "--env", "launch.slurm")
 
 
-def test_a_task_becomes_the_program_in_its_folder(tmp_path):
+def task(folder, script):
     program = slurm.Program(
-        words=("/bin/sh", "-c", "pwd; echo $GREETING"),
-        folder=str(tmp_path),
+        words=("/bin/sh", "-c", script),
+        folder=str(folder),
         environment={"GREETING": "hello"},
+        logs=str(folder),
     )
-    code = f"from launch.slurm import Program; {program!r}()"
-    found = subprocess.run(
-        ["python3", "-c", code], capture_output=True, text=True, check=True
+    return subprocess.Popen(
+        ["python3", "-c", f"from launch.slurm import Program; {program!r}()"],
+        env={**os.environ, "SLURM_JOB_ID": "77"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    assert found.stdout.split() == [str(tmp_path), "hello"]
+
+
+def test_a_task_becomes_the_program_in_its_folder(tmp_path):
+    found = task(tmp_path, "pwd; echo $GREETING")
+    assert found.communicate()[0].split() == [str(tmp_path), "hello"]
+    assert found.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "ended"),
+    [
+        ("exit 1", 1, "1"),
+        ("exit 2", 2, "2"),
+        ("exit 75", 75, None),
+        ("kill -9 $$", 137, None),
+    ],
+)
+def test_a_task_that_fails_for_good_leaves_its_code(tmp_path, script, code, ended):
+    assert task(tmp_path, script).wait() == code
+    file = tmp_path / "77.ended"
+    assert file.read_text().strip() == ended if ended else not file.exists()
+
+
+def test_a_task_that_is_signalled_may_save(tmp_path):
+    found = task(
+        tmp_path, "trap 'sleep 0.3; exit 143' USR2; echo ready; sleep 9 & wait $!"
+    )
+    assert found.stdout is not None and found.stdout.readline() == "ready\n"
+    os.killpg(found.pid, signal.SIGUSR2)  # as SLURM does
+    assert found.wait() == 143

@@ -8,7 +8,7 @@ from ecgssl_jax.planning.figures import Figures
 GB = 2**30
 
 
-def figures(state, activations, available=16, mesh=(16, 1, 1)):
+def figures(state, activations, available=16, mesh=(16, 1, 1), **more):
     memory = {"parameters": state * GB, "activations": activations * GB}
     return Figures(
         topology="v5e:4x4",
@@ -17,6 +17,7 @@ def figures(state, activations, available=16, mesh=(16, 1, 1)):
         memory=memory,
         needed=(state + activations) * GB,
         available=None if available is None else available * GB,
+        **more,
     )
 
 
@@ -35,6 +36,14 @@ def test_without_enough_devices_there_must_be_more():
     assert "4 times as many devices on mesh.fsdp" in verdict(
         figures(30, 4, mesh=(2, 1, 1))
     )
+
+
+def test_what_is_set_already_is_not_advised_again():
+    told = verdict(figures(4, 14, accumulate=4, remat="full"))
+    assert "optim.accumulate=8" in told and "remat" not in told
+    # Twelve devices cannot be divided by eight.
+    told = verdict(figures(60, 4, mesh=(12, 1, 1)))
+    assert "8 times as many devices on mesh.fsdp" in told
 
 
 @pytest.mark.parametrize(("activations", "parts"), [(14, 2), (30, 4)])

@@ -4,8 +4,11 @@ import importlib.util
 
 import pytest
 
+from ecgssl_jax import sharding
+from ecgssl_jax.experiment import Mesh
 from ecgssl_jax.planning import devices
-from ecgssl_jax.planning.devices import find_devices
+from ecgssl_jax.planning.chips import GPUS, TPUS
+from ecgssl_jax.planning.devices import count_devices, find_devices
 from ecgssl_jax.settings import ConfigError
 
 with_compiler = pytest.mark.skipif(
@@ -19,15 +22,39 @@ with_compiler = pytest.mark.skipif(
     ("name", "platform", "count"),
     [
         ("v5e:2x4", "tpu", 8),
-        ("v4:2x2x1", "tpu", 8),
+        ("v4:2x2x1", "tpu", 4),
         ("h100:2", "gpu", 2),
         ("a100:32", "gpu", 32),
     ],
 )
 def test_a_topology_has_its_devices(name, platform, count):
     found = find_devices(name)
-    assert (found.platform, len(found.devices)) == (platform, count)
+    assert (found.platform, len(found.devices)) == ("tpu", count)
     assert found.stand_in == (platform == "gpu")
+    assert count_devices(name) == count
+    mesh = sharding.make_mesh(Mesh(), found.devices)
+    places = found.places(mesh)
+    assert places is None if found.stand_in else len(set(places)) == count
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "chip", "memory"),
+    [
+        ("NVIDIA A100-SXM4-40GB", 30e9, GPUS["a100"], 30e9),
+        ("NVIDIA H100 80GB HBM3", None, GPUS["h100"], 80e9),
+        ("NVIDIA GH200 480GB", None, None, None),
+        ("TPU v5 lite", None, TPUS["v5e"], 16 * 2**30),
+    ],
+)
+def test_a_chip_that_is_here_has_the_memory_that_it_says(kind, limit, chip, memory):
+    class Device:
+        device_kind = kind
+
+        def memory_stats(self):
+            return {"bytes_limit": limit} if limit else None
+
+    found = devices._chip_of(Device())
+    assert (found and (found.flops, found.memory)) == (chip and (chip.flops, memory))
 
 
 def test_here_is_this_machine():

@@ -190,6 +190,7 @@ def test_a_permutation_of_devices_is_read():
     )
     (found,) = collectives(text)
     assert (found.kind, found.members, found.sent) == ("collective-permute", (0, 1), 40)
+    assert sorted(found.pairs) == [(i, (i + 1) % 8) for i in range(8)]
     assert total_sent([found, found]) == 80
 
 
