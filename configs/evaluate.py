@@ -4,7 +4,7 @@
 
 Linear, attention and neighbours' probes of every task that the set has, at 1, 10 and
 100 % of the labels, three seeds; beside them models that are trained on the same labels from
-scratch, which takes most of the time (PTB-XL: an hour on 2 cores, minutes on a GPU) and is
+scratch, which takes most of the time (PTB-XL: two hours on 2 cores, minutes on a GPU) and is
 left out by "baselines=('log spectrum','random encoder')". Features, of which tokens may take
 a gigabyte for each encoder, are computed once.
 

@@ -41,6 +41,9 @@ from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.train import TrainingDiverged, train
 from ecgssl_jax.workdir_lock import only_run
 
+# Shares of the steps that few labels take at least.
+_LEAST, _LEAST_FROM_SCRATCH = 0.1, 0.4
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FineTuner:
@@ -135,13 +138,14 @@ class FineTuner:
         steps, rate = settings.steps, settings.learning_rate
         if scratch:
             steps, rate = settings.scratch_steps, settings.scratch_learning_rate
-        # As many passes over fewer labels, though not less than a tenth of the steps.
         if budget.share is None:
             raise ConfigError(
                 "a model learns all tasks at once, whose classes differ: it takes shares "
                 "of the patients, such as '10 %'"
             )
-        steps = max(round(steps * max(budget.share, 0.1)), 1)
+        # As many passes over fewer labels, though no fewer steps than it takes to learn.
+        least = _LEAST_FROM_SCRATCH if scratch else _LEAST
+        steps = max(round(steps * max(budget.share, least)), 1)
         every = max(round(steps / settings.looks), 1)
         place = self.prepared.directory.parent
         probe = {

@@ -103,6 +103,27 @@ def test_models_learn_from_the_fitted_folds_and_the_last_of_them_selects(evaluat
         assert records == {run.records} == {int(drawn.sum())}
 
 
+def test_few_labels_take_fewer_steps_though_not_too_few(workdir):
+    encoder = runs.load_encoder(workdir)
+    prepared = open_prepared(encoder.run.experiment.data.root + "/synthetic")
+    tuner = FineTuner(
+        encoder=encoder,
+        prepared=prepared,
+        split=validation_split((1, 2, 3), (9,)),
+        settings=FineTuning(steps=100, scratch_steps=1000),
+        folder=workdir,
+    )
+
+    def steps(budget, scratch):
+        made = tuner.config(
+            parse_budget(budget), 0, probe_first=not scratch, scratch=scratch
+        )
+        return made["steps"]
+
+    assert [steps(x, False) for x in ("100 %", "50 %", "1 %")] == [100, 50, 10]
+    assert [steps(x, True) for x in ("100 %", "50 %", "1 %")] == [1000, 500, 400]
+
+
 def test_figures_are_those_of_the_models_own_predictions(workdir, evaluated):
     document, models = evaluated
     encoder = runs.load_encoder(models["two_stage", "100 %"])

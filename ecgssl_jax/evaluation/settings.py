@@ -55,7 +55,9 @@ class FineTuning:
       learning_rate: (first, peak, last), as `config.optim`'s.
       layer_decay: factor of the rate for each layer between a parameter and the head.
       scratch_steps, scratch_learning_rate: of the baseline 'supervised model', which begins
-        random; its layers all have the same rate.
+        random; its layers all have the same rate. Fewer labels take no less than four
+        tenths of the steps: with a tenth of PTB-XL's, a tenth of the steps ends at an
+        AUROC of .67, four tenths are beyond .80.
       batch_size: of both.
       looks: at the selecting folds, whose best one counts.
       folder: of the runs; None for the workdir's `finetuned`. Evaluations that share it
