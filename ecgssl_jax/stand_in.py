@@ -53,7 +53,7 @@ def stand_in_task(experiment: Experiment) -> Task:
     views = build_views(experiment.views)
     rate = experiment.data.rate or _RATE
     check_views(views, samples=experiment.data.crop, leads=_LEADS, rate=rate)
-    one = np.ones((max(len(experiment.data.components), 1), _LEADS), np.float32)
+    one = np.ones((len(experiment.data.components), _LEADS), np.float32)
     task = Task(
         method=method,
         statistics=Statistics(scale=_SCALE * one, mean=0 * one, std=0.3 * one),

@@ -64,6 +64,16 @@ def test_every_micro_batch_must_split():
         sharding.check_batch(20, mesh.shape, accumulate=3)
 
 
+def test_a_process_provides_what_its_own_devices_hold():
+    class OfTheSecondProcess:
+        def addressable_devices_indices_map(self, shape):
+            assert shape == (16,)
+            return {3: (slice(12, 16),), 2: (slice(8, 12),)}
+
+    found = sharding.process_rows(OfTheSecondProcess(), 16)  # type: ignore[arg-type]
+    assert found == slice(8, 16)
+
+
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])
 def test_one_process_provides_all_rows(sizes):
     spec = sharding.batch_sharding(_mesh(*sizes))
