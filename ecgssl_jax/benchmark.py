@@ -33,7 +33,7 @@ from ecgssl_jax.errors import exit_with_message
 from ecgssl_jax.experiment import Experiment, parse
 from ecgssl_jax.memory import keep_freed_memory
 from ecgssl_jax.models.encoders import compute_dtype
-from ecgssl_jax.output_folder import whole_file
+from ecgssl_jax.output_folder import check_writable, whole_file
 from ecgssl_jax.planning.program import memory_by_kind, step_flops
 from ecgssl_jax.planning.program_text import collectives, total_sent
 from ecgssl_jax.platforms import platform
@@ -76,6 +76,8 @@ def main(argv: list[str] | None = None) -> None:
         args = make_parser().parse_args(rest)
         if min(args.steps, args.rounds) < 1:
             raise ConfigError("--steps and --rounds: expected at least 1")
+        if args.output:
+            check_writable(args.output.parent)
         processes.initialise(args.coordinator, args.num_processes, args.process_id)
         config = config_files.load(args.config, overrides)
         if args.data:

@@ -25,7 +25,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from ecgssl_jax import checkpoint_manifest as manifest
-from ecgssl_jax import digest
+from ecgssl_jax import digest, processes
 from ecgssl_jax.checkpoint_manifest import DamagedCheckpointError
 from ecgssl_jax.checkpoint_reading import STATE, absolute, read_arrays
 from ecgssl_jax.errors import UserError
@@ -202,6 +202,8 @@ class Checkpointer:
         try:
             yield
         except Exception as error:
+            if processes.lost_another(error):
+                raise
             # Orbax raises what the file system, tensorstore or its threads do.
             raise CheckpointWriteError(
                 f"a checkpoint could not be written to {self._directory}: "

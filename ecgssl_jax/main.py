@@ -77,7 +77,8 @@ def _run(argv: list[str]) -> None:
             f"unknown argument {unknown[0]}; a setting of the config is changed by "
             "--config.KEY=VALUE, such as --config.batch_size=32"
         )
-    workdir = Path(_local(args.workdir or default_workdir(args.config)))
+    given = default_workdir(args.config) if args.workdir is None else args.workdir
+    workdir = _local(given)
     config = config_files.load(args.config, overrides)
     processes.initialise(args.coordinator, args.num_processes, args.process_id)
     before = saved_meta(str(workdir / "checkpoints"))
@@ -85,6 +86,7 @@ def _run(argv: list[str]) -> None:
     experiment = parse(config)
     # First what can be refused, so that nothing is left of a run that is.
     task = make_task(experiment, before)
+    processes.check_same({"config": config, "meta": task.meta})
     with only_run(workdir):
         train(experiment, task, workdir, meta={"config": config})
         if processes.is_first():
@@ -92,14 +94,16 @@ def _run(argv: list[str]) -> None:
                 reporting.say(f"drew {path}")
 
 
-def _local(workdir: str) -> str:
+def _local(workdir: str) -> Path:
     """Raises ConfigError for an address, of which Path would make a local folder."""
+    if not workdir:
+        raise ConfigError("--workdir= is empty; name a folder")
     if "://" in workdir:
         raise ConfigError(
             f"--workdir={workdir}: expected a folder; mount the bucket, such as by "
             "gcsfuse, and give the place where it is mounted"
         )
-    return workdir
+    return Path(workdir).expanduser()
 
 
 def _exit_at_once(error: Exception) -> NoReturn:
@@ -108,12 +112,15 @@ def _exit_at_once(error: Exception) -> NoReturn:
     With the code 75 (EX_TEMPFAIL) where it may be that another process was lost, after
     which launchers start the job anew, and with 1 otherwise.
     """
-    if isinstance(error, UserError | OSError):
+    lost = not isinstance(error, UserError) and processes.lost_another(error)
+    if lost:
+        print(f"error: another process was lost: {error}", file=sys.stderr)
+    elif isinstance(error, UserError | OSError):
         print(f"error: {error}", file=sys.stderr)
     else:
         traceback.print_exception(error)
     sys.stderr.flush()
-    os._exit(TRY_AGAIN if isinstance(error, jax.errors.JaxRuntimeError) else 1)
+    os._exit(TRY_AGAIN if lost else 1)
 
 
 def default_workdir(config: str) -> str:

@@ -1,8 +1,12 @@
 """Several processes that train together, and what the first of them does for all."""
 
 import argparse
+import hashlib
+import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,6 +19,12 @@ from ecgssl_jax.settings import ConfigError
 _WAIT_SECONDS = 6 * 3600
 # Variables of launchers that start several tasks; JAX reads the rest itself.
 _TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+# What XLA, Gloo and JAX's service for jobs say where another process is gone.
+_GONE = re.compile(
+    r"gloo|connection (reset|closed|refused)|coordination|heartbeat|barrier|"
+    r"deadline_exceeded|unavailable",
+    re.IGNORECASE,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +58,13 @@ def initialise(
     }
     missing = [flag for flag, value in named.items() if value is None]
     if coordinator == "auto" or (len(missing) == 3 and _has_several_tasks()):
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize(local_device_ids=_devices_of_task(os.environ))
+        except ValueError as error:
+            raise ConfigError(
+                f"JAX does not find out by itself what this process is ({error}); give "
+                f"{', '.join(named)}"
+            ) from error
         return
     if len(missing) == 3:
         return
@@ -64,13 +80,70 @@ def initialise(
             f"--process_id={process_id}: expected 0 to {num_processes - 1} for "
             f"--num_processes={num_processes}"
         )
-    if not coordinator.rpartition(":")[2].isdigit():
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise ConfigError(f"--coordinator={coordinator}: expected HOST:PORT")
-    jax.distributed.initialize(coordinator, num_processes, process_id)
+    jax.distributed.initialize(
+        coordinator,
+        num_processes,
+        process_id,
+        # What is said here counts, also within a job of SLURM.
+        cluster_detection_method="deactivate",
+    )
 
 
 def _has_several_tasks() -> bool:
-    return any(int(os.environ.get(name, "1")) > 1 for name in _TASKS)
+    counts = [os.environ.get(name, "") for name in _TASKS]
+    return any(count.isdigit() and int(count) > 1 for count in counts)
+
+
+def _devices_of_task(environment: Mapping[str, str]) -> list[int] | None:
+    """The GPUs of a task of SLURM, among those it sees; None to leave them to JAX.
+
+    JAX would give each task one. Tasks that see all GPUs of their node share them
+    evenly; those that see their own take these.
+    """
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    tasks = re.match(r"\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    if not visible or not tasks:
+        return None
+    count, here = len(visible.split(",")), int(tasks[0])
+    on_node = environment.get("SLURM_GPUS_ON_NODE", "")
+    if here == 1 or (on_node.isdigit() and count < int(on_node)) or count < here:
+        return list(range(count))
+    own, number = count // here, int(environment.get("SLURM_LOCALID", "0"))
+    return list(range(own * number, own * (number + 1)))
+
+
+def lost_another(error: BaseException) -> bool:
+    """Whether it may be that another process was lost, by what an error and its causes say."""
+    if jax.process_count() == 1:
+        return False
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, jax.errors.JaxRuntimeError) or _GONE.search(str(cause)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def check_same(described: Any) -> None:
+    """Raises ConfigError, in all processes, unless all of them describe the same run.
+
+    Args:
+      described: what is written as JSON: config and data.
+    """
+    if jax.process_count() == 1:
+        return
+    text = json.dumps(described, sort_keys=True, default=str)
+    own = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32)
+    of_all = multihost_utils.process_allgather(own)
+    others = np.flatnonzero((of_all != of_all[0]).any(axis=1)).tolist()
+    if others:
+        raise ConfigError(
+            f"the processes {others} were started with another config, or have other "
+            "data, than the process 0; all need the same command line and data"
+        )
 
 
 def is_first() -> bool:
@@ -87,7 +160,7 @@ def on_first_process(action: Callable[[], None]) -> None:
         if is_first():
             action()
     finally:
-        _wait_for_all("on_first_process")
+        wait_for_all("on_first_process")
 
 
 def of_first_process(decision: bool) -> bool:
@@ -97,7 +170,7 @@ def of_first_process(decision: bool) -> bool:
     """
     if jax.process_count() == 1:
         return decision
-    _wait_for_all("of_first_process")
+    wait_for_all("of_first_process")
     return bool(multihost_utils.broadcast_one_to_all(np.int32(decision)))
 
 
@@ -108,7 +181,10 @@ def array_of_first_process(array: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.broadcast_one_to_all(array))
 
 
-def _wait_for_all(occasion: str) -> None:
+def wait_for_all(occasion: str) -> None:
+    """Until every process has come to this occasion."""
+    if jax.process_count() == 1:
+        return
     # Not a barrier of devices: those give up after half a minute.
     wait = multihost.get_barrier_sync_fn()
     wait(key=occasion, timeout_ms=_WAIT_SECONDS * 1000)

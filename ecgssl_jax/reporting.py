@@ -56,8 +56,10 @@ def _parse_line(text: str) -> dict[str, Any] | None:
         line = json.loads(text)
     except json.JSONDecodeError:
         return None
-    whole = isinstance(line, dict) and isinstance(line.get("step"), int)
-    return line if whole else None
+    if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+        return None
+    numbers = all(x is None or isinstance(x, int | float) for x in line.values())
+    return line if numbers else None
 
 
 class LogWriteError(UserError, OSError):
@@ -223,9 +225,10 @@ def write_description(workdir: Path, described: Mapping[str, Any]) -> None:
     path = workdir / "run.json"
     earlier: list[Any] = []
     if path.exists():
-        with contextlib.suppress(json.JSONDecodeError):  # somebody's edit
+        with contextlib.suppress(ValueError):  # somebody's edit
             former = json.loads(path.read_text(encoding="utf-8"))
-            earlier = [*former.pop("earlier", []), former]
+            if isinstance(former, dict):
+                earlier = [*former.pop("earlier", []), former]
     document = {**described, **describe_run(), "earlier": earlier}
     # A kill must not cost what it held before.
     written = path.with_suffix(".json.partial")

@@ -53,17 +53,18 @@ def axis_sizes(settings: Mesh, devices: int) -> tuple[int, ...]:
       ConfigError: the axes do not multiply to the number of devices.
     """
     sizes = [settings.data, settings.fsdp, settings.tensor]
-    known = int(np.prod([size for size in sizes if size != -1]))
+    known = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise ConfigError(
             f"config.mesh: sizes must be positive, one of them may be -1; found {sizes}"
         )
     if -1 in sizes:
-        sizes[sizes.index(-1)] = devices // known
-    if int(np.prod(sizes)) != devices:
+        # If they do not divide, 1, so that what is asked for is more than none.
+        sizes[sizes.index(-1)] = max(devices // known, 1)
+    if math.prod(sizes) != devices:
         raise ConfigError(
             f"config.mesh: {dict(zip(AXES, sizes, strict=True))} asks for "
-            f"{int(np.prod(sizes))} devices, found {devices}; change the axes, or "
+            f"{math.prod(sizes)} devices, found {devices}; change the axes, or "
             "set one to -1 to take what is left"
         )
     return tuple(sizes)

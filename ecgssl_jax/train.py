@@ -72,8 +72,8 @@ def train(
       DeviceMemoryError: a device has too little memory.
       SystemExit: with code 143 after SIGTERM or Ctrl-C; the state is saved.
 
-    Where `stall_seconds` are spent in waiting for a batch, or for the metrics of a step,
-    the process ends with code 75.
+    Where `stall_seconds` are spent in waiting for a batch, for the metrics of a step, or
+    for a checkpoint to be read or saved, the process ends with code 75.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -82,6 +82,7 @@ def train(
 
     setup = set_up(experiment, task)
     with _exhausted_memory_explained(experiment), contextlib.ExitStack() as stack:
+        watchdog = stack.enter_context(Watchdog(experiment.stall_seconds))
         # ---- Restore ----
         keep = experiment.checkpoint.keep
         saved = Checkpointer(str(workdir / "checkpoints"), keep=keep)
@@ -93,9 +94,12 @@ def train(
         # would only say that they differ.
         with contextlib.suppress(DamagedCheckpointError):
             _check_same_run(saved.latest_meta() or {}, kept, workdir)
-        state, progress = saved.restore(setup.abstract) or (_first(setup, task), {})
+        with watchdog.waiting("the checkpoint was not read by all processes"):
+            restored = saved.restore(setup.abstract)
+        state, progress = restored or (_first(setup, task), {})
         start = int(state.step)
-        best.discard_after(start)
+        with watchdog.waiting("other processes did not begin"):
+            best.discard_after(start)
         parameters = sum(x.size for x in jax.tree.leaves(state.params))
         reporting.say(
             f"{parameters / 1e6:.2f} M parameters, mesh {dict(setup.mesh.shape)}, "
@@ -129,18 +133,18 @@ def train(
             saved=saved,
             best=best,
             writer=writer,
+            watchdog=watchdog,
             clock=reporting.Clock(progress.get("elapsed_seconds", 0.0)),
             meta=kept,
             best_score=_score_of(best, meta),
         )
         stop = stack.enter_context(_stop_on_signal())
         resident = None if task.resident is None else task.resident()
-        watchdog = stack.enter_context(Watchdog(experiment.stall_seconds))
         # Closed, the pipeline's threads end before the interpreter does.
         batches = stack.enter_context(
             closing(task.batches(start, experiment.steps, setup.rows))
         )
-        return _make_steps(loop, setup, state, start, batches, resident, stop, watchdog)
+        return _make_steps(loop, setup, state, start, batches, resident, stop)
 
 
 def _first(setup: Setup, task: Task) -> TrainState:
@@ -157,7 +161,6 @@ def _make_steps(
     batches: Iterator[Batch],
     resident: Any,
     stop: threading.Event,
-    watchdog: Watchdog,
 ) -> TrainState:
     """All steps from `start` on, in the order that this file's docstring gives."""
     steps = loop.experiment.steps
@@ -165,6 +168,7 @@ def _make_steps(
         sharding.one_for_each_device(flag, setup.mesh) for flag in (False, True)
     )
     pending, stopping = None, False
+    watchdog = loop.watchdog
     loop.clock.start()
     for step in range(start, steps):
         with watchdog.waiting("the data brought no batch"):
@@ -300,6 +304,7 @@ class _Loop:
     saved: Checkpointer
     best: Checkpointer
     writer: reporting.MetricWriter
+    watchdog: Watchdog
     clock: reporting.Clock
     meta: dict[str, Any]
     best_score: float | None
@@ -328,8 +333,12 @@ class _Loop:
 
     def wait(self) -> None:
         """Blocks until all that is being saved is on disk."""
-        self.best.wait()
-        self.saved.wait()
+        with self._saving():
+            self.best.wait()
+            self.saved.wait()
+
+    def _saving(self) -> contextlib.AbstractContextManager[None]:
+        return self.watchdog.waiting("a checkpoint was not saved by all processes")
 
     def due(self, step: int) -> bool:
         """Whether anything happens after `step` updates."""
@@ -357,8 +366,9 @@ class _Loop:
             self.writer.sync()
             # Or a kill between the two could lose the best step for good: it is not
             # evaluated again once it is saved here.
-            self.best.wait()
-            self.saved.save(step, state, self._progress())
+            with self._saving():
+                self.best.wait()
+                self.saved.save(step, state, self._progress())
 
     def _keep_best(self, step: int, state: TrainState, values: Mapping[str, float]):
         score = values.get(self.experiment.checkpoint.best)
@@ -369,7 +379,8 @@ class _Loop:
         # save together.
         if processes.of_first_process(better and math.isfinite(score)):
             self.best_score = score
-            self.best.save(step, state, self._progress())
+            with self._saving():
+                self.best.save(step, state, self._progress())
 
     def _progress(self) -> dict[str, Any]:
         return {

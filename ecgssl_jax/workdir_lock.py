@@ -2,15 +2,18 @@
 
 import contextlib
 import fcntl
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from ecgssl_jax import processes
 from ecgssl_jax.errors import UserError
 
 
 class WorkdirError(UserError):
-    """A workdir that this run cannot have; only the first process looks."""
+    """A workdir that this run cannot have."""
 
 
 @contextlib.contextmanager
@@ -18,9 +21,11 @@ def only_run(workdir: Path) -> Iterator[None]:
     """Keeps other runs out of the folder, which it makes.
 
     Raises:
-      WorkdirError: files cannot be made there, or another run is in it.
+      WorkdirError: files cannot be made there, another run is in it, or a process has
+        another folder of that name.
     """
     if not processes.is_first():
+        _look_for_mark(workdir)
         yield
         return
     try:
@@ -39,4 +44,33 @@ def only_run(workdir: Path) -> Iterator[None]:
                 f"--workdir={workdir}: another run is in it; wait for it, end it, or "
                 "choose another folder"
             ) from None
+        _leave_mark(workdir)
         yield
+
+
+def _mark(workdir: Path) -> Path:
+    """A name that the first process draws, and that nobody has looked for before."""
+    drawn = np.array([secrets.randbits(31)], np.int32)
+    return workdir / f".job-{processes.array_of_first_process(drawn)[0]}"
+
+
+def _leave_mark(workdir: Path) -> None:
+    """For the other processes to find."""
+    mark = _mark(workdir)
+    mark.touch()
+    try:
+        processes.wait_for_all("mark left")
+        processes.wait_for_all("mark found")
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _look_for_mark(workdir: Path) -> None:
+    mark = _mark(workdir)
+    processes.wait_for_all("mark left")
+    if not mark.exists():
+        raise WorkdirError(
+            f"--workdir={workdir}: this process does not see what the first one writes "
+            "there; it must be a folder that all of them share"
+        )
+    processes.wait_for_all("mark found")

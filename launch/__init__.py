@@ -28,6 +28,20 @@ def parse(
     return args, rest
 
 
+def positive(text: str) -> int:
+    """An argument's number from 1 on."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, found {text}")
+    return number
+
+
+def not_negative(text: str) -> int:
+    """An argument's number from 0 on."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, found {text}")
+    return number
+
+
 def pairs(values: Sequence[str], flag: str, program: str) -> dict[str, str]:
     """['KEY=VALUE'] -> {KEY: VALUE}; raises SystemExit for what is none."""
     found = {}

@@ -15,7 +15,6 @@ checkpoint. What is wrong with config or data ends the job for good.
 """
 
 import argparse
-import math
 import re
 import shutil
 import subprocess
@@ -23,7 +22,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launch import pairs, parse
+from ecgssl_jax.planning import slices
+from launch import not_negative, pairs, parse, positive
 
 _PROGRAM = "launch.kubernetes"
 _PORT = 8476
@@ -52,8 +52,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--image", required=True, help="with this package installed")
     add("--name", default="ecgssl-jax", help="of the job")
     add("--namespace")
-    add("--nodes", type=int, help="with GPUs, or without; default 1")
-    add("--gpus-per-node", type=int, help="default: none")
+    add("--nodes", type=positive, help="with GPUs, or without; default 1")
+    add("--gpus-per-node", type=positive, help="default: none")
     add("--tpu", help="a slice, such as v5e:4x4 or v5p:2x2x4, in the place of nodes")
     add("--cpus", help="of a pod, such as 16")
     add("--mem", help="of a pod, such as 64Gi")
@@ -61,8 +61,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--env", action="append", default=[], metavar="KEY=VALUE")
     add("--service-account")
     add("--queue", help="of Kueue")
-    add("--notice", type=int, default=300, help="seconds to save in; default 300")
-    add("--requeues", type=int, default=100, help="how often it may start anew")
+    add("--notice", type=positive, default=300, help="seconds to save in; default 300")
+    add("--requeues", type=not_negative, default=100, help="how often to start anew")
     return parser
 
 
@@ -76,6 +76,8 @@ def manifest(args: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
         raise _wrong(f"--name={args.name}: expected small letters, digits and '-'")
     if args.tpu and (args.nodes or args.gpus_per_node):
         raise _wrong("--tpu is a slice; --nodes and --gpus-per-node are for GPUs")
+    if not args.image:
+        raise _wrong("--image= is empty")
     pods = _hosts(args.tpu) if args.tpu else args.nodes or 1
     metadata: dict[str, Any] = {"name": args.name}
     if args.namespace:
@@ -129,6 +131,8 @@ def _pod(args: argparse.Namespace, rest: Sequence[str], pods: int) -> dict[str, 
     index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
     number = {"fieldRef": {"fieldPath": index}}
     environment = {"PYTHONUNBUFFERED": "1", **pairs(args.env, "--env", _PROGRAM)}
+    if "PROCESS_ID" in environment:
+        raise _wrong("--env=PROCESS_ID=...: each pod has a number of its own")
     volumes, mounts = _volumes(args)
     resources = _resources(args)
     container: dict[str, Any] = {
@@ -192,13 +196,12 @@ def _volumes(args: argparse.Namespace) -> tuple[list[Any], list[Any]]:
 
 def _hosts(name: str) -> int:
     """Nodes of a slice."""
-    kind, _, topology = name.partition(":")
-    if kind not in TPUS or not re.fullmatch(r"\d+(x\d+)+", topology):
+    chips = slices.chips(name)
+    if chips is None:
         raise _wrong(
-            f"--tpu={name}: expected one of {', '.join(TPUS)} and its topology, such as "
-            "v5e:4x4"
+            f"--tpu={name}: expected one of {', '.join(TPUS)} and a topology of it, such "
+            "as v5e:4x4 or v5p:2x2x4"
         )
-    chips = math.prod(map(int, topology.split("x")))
     if chips % _CHIPS:
         raise _wrong(
             f"--tpu={name}: {chips} chips are no multiple of a node's {_CHIPS}"

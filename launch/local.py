@@ -28,7 +28,10 @@ from launch import parse
 
 _LAST_WORDS = 20  # lines
 _LOOK = 0.1  # seconds between two looks at the processes
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+    *(signal.SIGUSR1, signal.SIGUSR2),
+)
 _SAVED = 128 + signal.SIGTERM
 
 
@@ -81,8 +84,9 @@ def commands(args: argparse.Namespace, rest: Sequence[str], port: int) -> list[C
             )
         if args.cpu_devices:
             environment["JAX_PLATFORMS"] = "cpu"
+            own = f"--xla_force_host_platform_device_count={args.cpu_devices}"
             environment["XLA_FLAGS"] = (
-                f"--xla_force_host_platform_device_count={args.cpu_devices}"
+                f"{os.environ.get('XLA_FLAGS', '')} {own}".strip()
             )
         job = ()
         if args.processes > 1:
@@ -142,8 +146,10 @@ class _Process:
         assert self._popen.stdout is not None
         for line in self._popen.stdout:
             self.last.append(line)
-            sys.stdout.write(f"[{self.number}] {line}")
-            sys.stdout.flush()
+            # Whoever read it may be gone; the process must not wait for that.
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.write(f"[{self.number}] {line}")
+                sys.stdout.flush()
 
     @property
     def code(self) -> int | None:

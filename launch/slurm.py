@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch import pairs, parse
+from launch import not_negative, pairs, parse, positive
 
 _PROGRAM = "launch.slurm"
 # Of a job that saved, and of tasks that were killed or lost: 128 + the signal's number. SIGUSR1
@@ -86,10 +86,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--name", default="ecgssl_jax", help="of the job")
-    add("--nodes", type=int, default=1)
-    add("--tasks-per-node", type=int, default=1, help="processes; default 1")
-    add("--gpus-per-node", type=int, help="default: none")
-    add("--cpus-per-task", type=int)
+    add("--nodes", type=positive, default=1)
+    add("--tasks-per-node", type=positive, default=1, help="processes; default 1")
+    add("--gpus-per-node", type=positive, help="default: none")
+    add("--cpus-per-task", type=positive)
     add("--mem", help="of a node, such as 64GB")
     add(
         "--time",
@@ -116,13 +116,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         "--notice",
-        type=int,
+        type=positive,
         default=120,
         help="seconds before the end of the time in which to save; default 120",
     )
     add(
         "--requeues",
-        type=int,
+        type=not_negative,
         default=100,
         help="how often the job may come back; default 100",
     )
@@ -180,7 +180,8 @@ def executor_of(args: argparse.Namespace) -> Any:
         **{name: value for name, value in known.items() if value is not None},
         signal_delay_s=args.notice,
         stderr_to_stdout=True,
-        setup=args.setup,
+        # What follows the tasks must be reached whatever these lines set.
+        setup=[*args.setup, "set +e"],
         teardown=teardown(args.requeues, str(args.logs.resolve())),
         srun_args=["--kill-on-bad-exit=1"],
         additional_parameters={
@@ -194,6 +195,9 @@ def executor_of(args: argparse.Namespace) -> Any:
 def main(argv: Sequence[str] | None = None) -> None:
     """Submits the job, or prints what would be submitted."""
     args, rest = parse(make_parser(), argv)
+    args.logs = args.logs.expanduser()
+    if not args.name.isprintable():
+        raise SystemExit(f"launch.slurm: --name={args.name!r}: expected one line")
     program = Program(
         words=(sys.executable, "-m", args.module, *rest),
         folder=os.getcwd(),
@@ -210,7 +214,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             "launch.slurm: sbatch is not here; start it where jobs are submitted, or "
             "print the script with --dry-run"
         )
-    job = executor.submit(program)
+    try:
+        job = executor.submit(program)
+    except (RuntimeError, OSError) as error:
+        raise SystemExit(f"launch.slurm: nothing was submitted: {error}") from error
     print(
         f"job {job.job_id}; what it says: {args.logs.resolve()}/{job.job_id}_*_log.out"
     )

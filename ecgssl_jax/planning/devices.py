@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from ecgssl_jax.planning import slices
 from ecgssl_jax.planning.chips import GPUS, TPUS, Chip
 from ecgssl_jax.settings import ConfigError
 
@@ -68,14 +69,15 @@ def find_devices(name: str) -> Devices:
             devices=jax.devices(),
             chip=_chip_of(jax.devices()[0]),
         )
-    kind, size = _parsed(name)
+    count = count_devices(name)
+    kind, _, _ = name.partition(":")
     if kind in TPUS:
         return Devices(name=name, platform="tpu", devices=_slice(name), chip=TPUS[kind])
     return Devices(
         name=name,
         # What is compiled must be a program for the devices that stand in.
         platform="tpu",
-        devices=_several(int(size)),
+        devices=_several(count),
         chip=GPUS[kind],
         stand_in=True,
     )
@@ -85,8 +87,13 @@ def count_devices(name: str) -> int:
     """Of what `find_devices` takes, and its errors, without looking for a compiler."""
     if name == HERE:
         return len(jax.devices())
-    _, size = _parsed(name)
-    return math.prod(map(int, size.split("x")))
+    kind, size = _parsed(name)
+    if kind in GPUS:
+        return int(size)
+    count = slices.chips(name)
+    if count is None:
+        raise ConfigError(f"--topology: there is no slice {name}; {_EXAMPLES}")
+    return count
 
 
 def _parsed(name: str) -> tuple[str, str]:

@@ -128,7 +128,7 @@ def test_it_is_printed_or_handed_to_kubectl(capsys, monkeypatch):
     [
         (["--tpu=v5e:4x4", "--nodes=2"], "--tpu is a slice"),
         (["--tpu=v9:4x4"], "expected one of v4, v5e, v5p, v6e"),
-        (["--tpu=v5e:3x3"], "9 chips are no multiple"),
+        (["--tpu=v5e:1x1"], "1 chips are no multiple"),
         (["--volume=ecgs"], "expected CLAIM:/PATH"),
         (["--env=A"], "--env=A: expected KEY=VALUE"),
         (["--name=My_Job"], "expected small letters"),

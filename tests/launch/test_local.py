@@ -54,11 +54,15 @@ def test_a_job_of_one_process_is_none_of_several(capsys):
     local.main(["--processes=1", "--cpu-devices=8", "--dry-run", "--", "--config=a.py"])
     line = capsys.readouterr().out
     assert "coordinator" not in line and line.startswith("JAX_PLATFORMS=cpu XLA_FLAGS=")
+    assert "device_count=8" in line
 
 
 def test_gpus_are_dealt_out_of_those_that_may_be_seen(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [local.gpus(2, number) for number in (0, 1)] == [["0", "1"], ["2", "3"]]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(SystemExit, match="which names 0"):
+        local.gpus(1, 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
     assert local.gpus(1, 2) == ["7"]
     with pytest.raises(SystemExit, match="GPUs 2 to 3 of CUDA_VISIBLE_DEVICES=4,5,7"):
@@ -126,6 +130,52 @@ def test_a_signal_is_passed_on_and_the_job_waits_for_what_is_being_saved(module)
     out, err = job.communicate(timeout=30)
     assert job.returncode == 143 and not err
     assert sorted(out.splitlines()) == ["[0] saved", "[1] saved"]
+
+
+def test_a_reader_that_goes_away_stops_nobody(module, tmp_path):
+    flag = module(
+        "for number in range(20000):\n    print('a line of some length', number)\n"
+        f"open({str(tmp_path / 'done')!r}, 'w').close()"
+    )
+    job = launched("--processes=1", flag, "--", "x")
+    assert job.stdout is not None and job.stderr is not None
+    job.stdout.readline()
+    job.stdout.close()
+    job.stderr.close()
+    job.wait(timeout=30)
+    assert (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_every_signal_to_stop_is_passed_on(module, number):
+    flag = module(
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "print('ready', flush=True)\ntime.sleep(100)"
+    )
+    job = launched("--processes=2", flag, "--", "x")
+    assert job.stdout is not None
+    for _ in range(2):
+        assert "ready" in job.stdout.readline()
+    job.send_signal(number)
+    job.communicate(timeout=30)
+    assert job.returncode == 143
+
+
+def test_one_that_fails_while_the_others_save_ends_the_job(module):
+    flag = module(
+        number_of()
+        + "code = 1 if number == 1 else None\n"
+        + "def save(*_):\n    code and sys.exit(code)\n    time.sleep(100)\n"
+        + "signal.signal(signal.SIGTERM, save)\nprint('ready', flush=True)\n"
+        + "time.sleep(100)"
+    )
+    job = launched("--processes=2", "--grace=0.5", flag, "--", "x")
+    assert job.stdout is not None
+    for _ in range(2):
+        assert "ready" in job.stdout.readline()
+    job.send_signal(signal.SIGTERM)
+    _, err = job.communicate(timeout=30)
+    assert job.returncode == 1 and "process 1 of 2 ended with exit code 1" in err
 
 
 def test_the_second_signal_kills(module):

@@ -54,6 +54,34 @@ def test_without_a_cluster_there_is_a_line(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--nodes=0", "expected 1 or more, found 0"),
+        ("--requeues=-1", "expected 0 or more, found -1"),
+        ("--name=a\n#SBATCH --x", "expected one line"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(flag, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        slurm.main([flag, "--dry-run", "--", "--config=a.py"])
+    assert message in f"{caught.value}{capsys.readouterr().err}"
+
+
+def test_what_is_refused_when_it_is_submitted_is_a_line(tmp_path, monkeypatch):
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho invalid partition >&2\nexit 1\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(SystemExit, match="nothing was submitted: .*partition"):
+        slurm.main([f"--logs={tmp_path}", "--partition=gpuu", "--", "--config=a.py"])
+
+
+def test_lines_of_the_user_do_not_keep_the_job_from_coming_back(capsys):
+    lines = script(capsys, "--setup=set -e").splitlines()
+    assert lines.index("set -e") < lines.index("set +e") < lines.index("code=$?")
+
+
+@pytest.mark.parametrize(
     ("code", "ended", "restarts", "back"),
     [
         (0, None, 0, False),

@@ -66,3 +66,11 @@ def test_the_slowest_pair_of_a_permutation_decides():
     assert within == pytest.approx(sent / 450e9)
     across, _ = exchange(chip, (0, 1), kind="collective-permute", pairs=pairs)
     assert across > 2 * within
+
+
+def test_of_a_tpu_permutations_go_in_both_directions():
+    chip = TPUS["v5p"]
+    found, sent = exchange(
+        chip, (0, 1), grid(2, 2, 2), kind="collective-permute", pairs=[(0, 1), (1, 3)]
+    )
+    assert found == pytest.approx(sent / (2 * chip.link))

@@ -6,7 +6,7 @@ import pytest
 
 from ecgssl_jax import sharding
 from ecgssl_jax.experiment import Mesh
-from ecgssl_jax.planning import devices
+from ecgssl_jax.planning import devices, slices
 from ecgssl_jax.planning.chips import GPUS, TPUS
 from ecgssl_jax.planning.devices import count_devices, find_devices
 from ecgssl_jax.settings import ConfigError
@@ -68,10 +68,28 @@ def test_an_unknown_topology_is_an_error_with_examples(name):
         find_devices(name)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "v5e:3x5",
+        "v5e:4x4x4",
+        "v5e:16x32",
+        "v5p:4x4",
+        "v5p:4x2x2",
+        "v6e:2x6",
+        "v4:3x3x3",
+    ],
+)
+def test_a_slice_that_there_is_not_is_named(name):
+    for function in (find_devices, count_devices):
+        with pytest.raises(ConfigError, match=f"no slice {name}"):
+            function(name)
+
+
 @with_compiler
-def test_a_slice_that_there_is_not_is_named():
-    with pytest.raises(ConfigError, match="no slice v5e:3x5"):
-        find_devices("v5e:3x5")
+@pytest.mark.parametrize("name", ["v4:4x4x4", "v5p:2x2x1", "v5p:2x4x4", "v6e:4x8"])
+def test_the_compiler_knows_the_slices_that_we_know(name):
+    assert len(find_devices(name).devices) == slices.chips(name)
 
 
 @pytest.mark.parametrize("name", ["h100:12", "h100:8192"])
