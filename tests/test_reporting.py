@@ -138,7 +138,27 @@ def test_a_run_is_described_by_versions_devices_and_revision():
     assert described["command"]
 
 
-@pytest.mark.parametrize("damage", [b"\xff\xfe", b"12", b"null", b"{}", b'{"step": 2'])
+@pytest.mark.parametrize(
+    ("former", "earlier"),
+    [
+        (b'{"start": 0}', [{"start": 0}]),
+        (b'{"start": 4, "earlier": [{"start": 0}]}', [{"start": 0}, {"start": 4}]),
+        (b"[]", []),
+        (b"{", []),
+        (b"\xff\xfe", []),
+    ],
+)
+def test_what_run_json_held_is_kept_unless_it_is_damaged(tmp_path, former, earlier):
+    (tmp_path / "run.json").write_bytes(former)
+    reporting.write_description(tmp_path, {"start": 8})
+    found = json.loads((tmp_path / "run.json").read_text())
+    assert (found["start"], found["earlier"]) == (8, earlier)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"\xff\xfe", b"12", b"null", b"{}", b'{"step": 2', b'{"step": 2, "loss": "x"}'],
+)
 def test_a_damaged_line_costs_no_more_than_itself_and_is_named(
     tmp_path, damage, caplog
 ):
