@@ -214,6 +214,7 @@ def test_features_that_are_not_finite_are_named_by_their_record(
 def test_every_protocol_budget_and_seed_is_answered(workdir):
     config = CONFIG.with_name("evaluate.py")
     flags = ["--config.attention.steps=4", "--config.attention.evaluate_every=2"]
+    flags += ["--config.finetuning.scratch_steps=4", "--config.finetuning.looks=2"]
     document = run(
         workdir,
         f"--config={config}",
