@@ -17,7 +17,8 @@ from ecgssl_jax import reporting
 from ecgssl_jax.checkpoint_reading import load_params
 from tests.launch import jobs
 
-STEPS = 600
+STEPS = 600  # enough for twenty kills
+SHORT = 150
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +26,12 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-def start(root, workdir, processes=1, every=25):
+def start(root, workdir, processes=1, steps=STEPS):
     settings = {
-        "steps": STEPS,
+        "steps": steps,
         "batch_size": 8,
         "log_every": 1,
-        "checkpoint.every": every,
+        "checkpoint.every": 25,
         "evaluators.probe": None,
         "data.synthetic_records": 120,
         "data.root": root,
@@ -51,29 +52,31 @@ def finish(job):
     return job.returncode, said
 
 
-def outcome(workdir):
+def outcome(workdir, last=STEPS):
     """-> parameters, steps in the log, and their losses."""
     tree, meta = load_params(workdir)
-    assert meta["step"] == STEPS
+    assert meta["step"] == last
     found = [x for x in reporting.read_metrics(workdir) if "loss" in x]
     return tree, [x["step"] for x in found], [x["loss"] for x in found]
 
 
-def assert_nothing_lost(workdir, whole):
-    tree, steps, losses = outcome(workdir)
-    assert steps == list(range(1, STEPS + 1))
+def assert_nothing_lost(workdir, whole, last=STEPS):
+    tree, steps, losses = outcome(workdir, last)
+    assert steps == list(range(1, last + 1))
     expected, _, expected_losses = whole
     assert losses == expected_losses
     jax.tree.map(np.testing.assert_array_equal, tree, expected)
 
 
+def undisturbed(root, workdir, steps=STEPS):
+    code, said = finish(start(root, workdir, steps=steps))
+    assert code == 0, said
+    return outcome(workdir, steps)
+
+
 @pytest.fixture(scope="module")
 def whole(root, tmp_path_factory):
-    """An undisturbed run."""
-    workdir = tmp_path_factory.mktemp("whole")
-    code, said = finish(start(root, workdir))
-    assert code == 0, said
-    return outcome(workdir)
+    return undisturbed(root, tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture
@@ -92,10 +95,11 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_ends_the_job_with_a_word_and_costs_nothing(
-    root, whole, small_disk
+    root, small_disk, tmp_path
 ):
+    expected = undisturbed(root, tmp_path / "whole", SHORT)
     workdir = small_disk / "run"
-    job = start(root, workdir)
+    job = start(root, workdir, steps=SHORT)
     ballast = small_disk / "ballast"
 
     def saved():
@@ -112,10 +116,10 @@ def test_a_full_disk_ends_the_job_with_a_word_and_costs_nothing(
     assert code == 1, said
     assert "No space left" in said and "Traceback" not in said, said
     ballast.unlink()
-    code, said = finish(start(root, workdir))
+    code, said = finish(start(root, workdir, steps=SHORT))
     assert code == 0, said
     assert "continuing" in said
-    assert_nothing_lost(workdir, whole)
+    assert_nothing_lost(workdir, expected, SHORT)
 
 
 def kill_at_random(job, rng, rate):

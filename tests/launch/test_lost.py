@@ -57,9 +57,8 @@ def ended(root, program, *different):
     return [(each.returncode, text) for each, text in zip(pair, said, strict=True)]
 
 
-@pytest.mark.parametrize(
-    "where", ["save", pytest.param("discard_after", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["save", "discard_after"])
 def test_where_one_is_lost_the_other_says_so_and_may_try_again(root, tmp_path, where):
     program = ["tests.launch.fault", "1", where, "kill"]
     own = [f"--workdir={tmp_path}/run"]
