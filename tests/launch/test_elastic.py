@@ -19,11 +19,11 @@ SETTINGS = dict(
     model={"width": 32, "depth": 2, "num_heads": 2, "patch_size": 50},
 )
 # Processes, devices of each, the mesh, and after which step it is told to stop.
-LEGS = (
-    (2, 2, dict(data=2, fsdp=2), 10),
-    (1, 1, dict(data=1), 25),
-    (4, 1, dict(data=1, fsdp=2, tensor=2), None),
-)
+TWO = (2, 2, dict(data=2, fsdp=2))
+ONE = (1, 1, dict(data=1))
+FOUR = (4, 1, dict(data=1, fsdp=2, tensor=2))
+LEGS = ((*TWO, 10), (*ONE, 25), (*FOUR, None))
+SHORT = ((*TWO, 10), (*ONE, None))
 
 
 def run(root, workdir, processes, devices, mesh, stop):
@@ -56,10 +56,11 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-def test_a_run_continues_on_other_numbers_of_processes(root, tmp_path):
+@pytest.mark.parametrize("legs", [SHORT, pytest.param(LEGS, marks=pytest.mark.slow)])
+def test_a_run_continues_on_other_numbers_of_processes(root, tmp_path, legs):
     code, said = run(root, tmp_path / "one", 1, 1, dict(data=1), None)
     assert code == 0, said
-    for number, leg in enumerate(LEGS):
+    for number, leg in enumerate(legs):
         code, said = run(root, tmp_path / "legs", *leg)
         assert code == (143 if leg[-1] else 0), said
         if number:
