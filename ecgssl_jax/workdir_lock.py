@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from ecgssl_jax import processes
@@ -55,7 +56,9 @@ def _mark(workdir: Path) -> Path:
 
 
 def _leave_mark(workdir: Path) -> None:
-    """For the other processes to find."""
+    """For the other processes to find, if there are any."""
+    if jax.process_count() == 1:
+        return
     mark = _mark(workdir)
     mark.touch()
     try:

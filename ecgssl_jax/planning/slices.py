@@ -2,36 +2,31 @@
 
 import math
 import re
+from collections.abc import Sequence
 
-KINDS = ("v4", "v5e", "v5p", "v6e")
-# Of the kinds whose chips lie in a plane; the others' fill a cuboid.
+# Of v5e and v6e, whose chips lie in a plane; those of v4 and v5p fill a cuboid.
 _PLANES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _LONGEST = 24
 
 
 def chips(name: str) -> int | None:
-    """Of 'v5e:4x4', its chips along each axis, how many; None if there is none such."""
+    """How many chips a slice such as 'v5e:4x4' has; None if there is no such slice."""
     kind, _, shape = name.partition(":")
+    if not re.fullmatch(r"\d+(x\d+)*", shape):
+        return None
+    sides = [int(side) for side in shape.split("x")]
     if kind in ("v5e", "v6e"):
         known = shape in _PLANES
     else:
-        sides = (
-            [int(x) for x in shape.split("x")]
-            if re.fullmatch(r"\d+(x\d+){2}", shape)
-            else []
-        )
-        known = (
-            kind in KINDS
-            and sides == sorted(sides, key=_place)
-            and all(
-                0 < side <= _LONGEST and (side in (1, 2) or side % 4 == 0)
-                for side in sides
-            )
-            and sides[:2] >= [2, 2]
-        )
-    return math.prod(map(int, shape.split("x"))) if known else None
+        known = kind in ("v4", "v5p") and _is_cuboid(sides)
+    return math.prod(sides) if known else None
 
 
-def _place(side: int) -> tuple[bool, int]:
-    """Sides grow, but for those of one chip, which come last."""
-    return side == 1, side
+def _is_cuboid(sides: Sequence[int]) -> bool:
+    """Whether they are written as slices are: from short to long, but 1 comes last."""
+    if len(sides) != 3 or min(sides[:2]) < 2 or max(sides) > _LONGEST:
+        return False
+    if any(side not in (1, 2) and (side % 4 or not side) for side in sides):
+        return False
+    first, second, third = sides
+    return first <= second and (second <= third or third == 1)

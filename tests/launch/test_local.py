@@ -39,6 +39,11 @@ def module(tmp_path, monkeypatch):
     return write
 
 
+def wait_until_ready(job, processes):
+    for _ in range(processes):
+        assert "ready" in job.stdout.readline()
+
+
 def number_of():
     return "number = int(sys.argv[-1].partition('=')[2])\n"
 
@@ -124,9 +129,7 @@ def test_a_signal_is_passed_on_and_the_job_waits_for_what_is_being_saved(module)
         "time.sleep(100)"
     )
     job = launched("--processes=2", "--grace=0.1", flag, "--", "x")
-    assert job.stdout is not None
-    for _ in range(2):
-        assert "ready" in job.stdout.readline()
+    wait_until_ready(job, 2)
     job.send_signal(signal.SIGTERM)
     out, err = job.communicate(timeout=30)
     assert job.returncode == 143 and not err
@@ -156,9 +159,7 @@ def test_every_signal_to_stop_is_passed_on(module, number):
     # Under nohup, tests too would have it ignored.
     heed = functools.partial(signal.signal, number, signal.SIG_DFL)
     job = launched("--processes=2", flag, "--", "x", preexec_fn=heed)
-    assert job.stdout is not None
-    for _ in range(2):
-        assert "ready" in job.stdout.readline()
+    wait_until_ready(job, 2)
     job.send_signal(number)
     job.communicate(timeout=30)
     assert job.returncode == 143
@@ -173,9 +174,7 @@ def test_one_that_fails_while_the_others_save_ends_the_job(module):
         + "time.sleep(100)"
     )
     job = launched("--processes=2", "--grace=0.5", flag, "--", "x")
-    assert job.stdout is not None
-    for _ in range(2):
-        assert "ready" in job.stdout.readline()
+    wait_until_ready(job, 2)
     job.send_signal(signal.SIGTERM)
     _, err = job.communicate(timeout=30)
     assert job.returncode == 1 and "process 1 of 2 ended with exit code 1" in err
@@ -187,7 +186,7 @@ def test_the_second_signal_kills(module):
         "time.sleep(100)"
     )
     job = launched("--processes=1", flag, "--", "x")
-    assert job.stdout is not None and "ready" in job.stdout.readline()
+    wait_until_ready(job, 1)
     job.send_signal(signal.SIGINT)
     time.sleep(0.5)
     assert job.poll() is None

@@ -76,6 +76,7 @@ def test_an_unknown_topology_is_an_error_with_examples(name):
         "v5e:16x32",
         "v5p:4x4",
         "v5p:4x2x2",
+        "v5p:4x1x1",
         "v6e:2x6",
         "v4:3x3x3",
     ],
