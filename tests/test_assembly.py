@@ -249,6 +249,14 @@ def build(settings, encoder, *, steps, masks):
             "scalars; a is none",
         ),
         ("Bad.after_update = lambda *x: {'more': 1.0}", "an extra of the structure"),
+        (
+            (
+                "Bad.init = lambda *x: ({}, jnp.zeros((), int))\n"
+                "Bad.loss = lambda self, p, e, b, r: (jnp.zeros(()), (e, {}))\n"
+                "Bad.after_update = lambda self, p, e, s: e * 0.9"
+            ),
+            "after_update of .* an extra of the structure, shapes and dtypes",
+        ),
         ("Bad.features = lambda *x: {'tokens': x[3]['ecg']}", r"pooled \[B, ...\]"),
     ],
 )

@@ -588,3 +588,17 @@ def test_only_the_first_process_prints(one_and_two):
     said = {line for line in first.splitlines() if "peer ranks" not in line}
     assert len(said) > 10 and not said & set(second.splitlines())
     assert "step" not in second
+
+
+@pytest.mark.parametrize(
+    ("workdir", "message"),
+    [("", "--workdir= is empty"), ("gs://bucket/run", "mount the bucket")],
+)
+def test_a_workdir_that_is_no_folder_is_refused(
+    workdir, message, monkeypatch, tmp_path
+):
+    config = str(Path(entry_point.__file__).parents[1] / "configs" / "jepa.py")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        entry_point.main([f"--config={config}", f"--workdir={workdir}"])
+    assert not list(tmp_path.iterdir())
