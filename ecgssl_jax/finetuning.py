@@ -3,7 +3,7 @@
 One model learns all tasks of the set at once, on the folds that probes are fitted to;
 of its steps the one counts whose own predictions are best on the selecting folds. The
 runs lie in a folder; what is there is not trained again, and what was interrupted goes
-on.
+on. What a model said of the reported records is kept beside it.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from ecgssl_jax.checkpoint_reading import saved_meta
 from ecgssl_jax.config_completion import complete
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.evaluation.budget import Budget, parse_budget
+from ecgssl_jax.evaluation.kept_logits import KeptLogits
 from ecgssl_jax.evaluation.labels import EVERY, columns_of
 from ecgssl_jax.evaluation.questions import Question
 from ecgssl_jax.evaluation.rows import say
@@ -80,31 +81,63 @@ class FineTuner:
             np.concatenate([each.only(self.split.report).rows for each in questions])
         )
         columns = columns_of(self.prepared, EVERY)
-        trained = None
+        said = None
         for protocol in protocols:
-            if trained is None or not scratch:
-                trained = self.trained(
+            if said is None or not scratch:
+                said = self.said(
+                    reported,
                     budget,
                     seed,
                     probe_first=protocol == "two_stage",
                     scratch=scratch,
                 )
-                logits = trained.encode(self.prepared, reported)["logits"]
             for each in questions:
                 yield predicted(
-                    logits,
+                    said.logits,
                     each.only(self.split.report).within(reported),
                     self.split,
                     columns[each.name],
                     protocol=protocol,
                     budget=budget,
                     seed=seed,
-                    settings={"step": trained.run.step},
-                    records=trained.run.records,
+                    settings={"step": said.step},
+                    records=said.records,
                 )
 
+    def said(
+        self,
+        rows: np.ndarray,
+        budget: Budget,
+        seed: int,
+        *,
+        probe_first: bool = False,
+        scratch: bool = False,
+    ) -> KeptLogits:
+        """Of these records of the set, by the model of `trained`.
+
+        Kept in the model's folder: what is there needs no model.
+        """
+        config = self.config(budget, seed, probe_first=probe_first, scratch=scratch)
+        workdir = self._workdir(config)
+        found = KeptLogits.read(workdir, rows)
+        if found is None:
+            model = self.trained(budget, seed, probe_first=probe_first, scratch=scratch)
+            found = KeptLogits(
+                rows=rows,
+                logits=model.encode(self.prepared, rows)["logits"],
+                step=model.run.step,
+                records=model.run.records,
+            )
+            found.write(workdir)
+        return found
+
     def trained(
-        self, budget: Budget, seed: int, *, probe_first: bool = False, scratch=False
+        self,
+        budget: Budget,
+        seed: int,
+        *,
+        probe_first: bool = False,
+        scratch: bool = False,
     ) -> runs.FrozenEncoder:
         """The model that learns from these labels.
 

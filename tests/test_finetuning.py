@@ -1,6 +1,8 @@
 """Fine-tuning as protocols of an evaluation, on a tiny run and set."""
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.writing import prepare_dataset
 from ecgssl_jax.evaluation import metrics
 from ecgssl_jax.evaluation.budget import draw, parse_budget
+from ecgssl_jax.evaluation.kept_logits import KeptLogits
 from ecgssl_jax.evaluation.settings import Evaluation, FineTuning
 from ecgssl_jax.evaluation.split import validation_split
 from ecgssl_jax.finetuning import FineTuner
@@ -147,6 +150,42 @@ def test_what_is_trained_is_not_trained_again(workdir, evaluated, capsys):
     again = json.loads((workdir / "evaluation" / "results.json").read_text())
     assert again["results"] == document["results"]
     assert len(list((workdir / "finetuned").iterdir())) == len(models)
+
+
+def test_what_models_said_is_kept_and_needs_no_checkpoint(
+    workdir, evaluated, tmp_path, monkeypatch
+):
+    document, models = evaluated
+    kept = tmp_path / "models"
+    shutil.copytree(workdir / "finetuned", kept)
+    for folder in kept.iterdir():
+        shutil.rmtree(folder / "checkpoints")
+        shutil.rmtree(folder / "best")
+
+    def refuse(*args, **kwargs):
+        raise TrainingDiverged("it was trained again")
+
+    monkeypatch.setattr(finetuning, "train", refuse)
+    flags = [f"--workdir={workdir}", *FLAGS, f"--output={tmp_path / 'out'}"]
+    flags.append(f"--config.finetuning.folder={kept}")
+    evaluate.main(flags)
+    again = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert again["results"] == document["results"]
+    # What is damaged, or of other records, is not taken.
+    folder = kept / models["two_stage", "100 %"].name
+    file = folder / "logits.npz"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    other = kept / models["finetuned", "100 %"].name
+    found = KeptLogits.read(other, np.load(other / "logits.npz")["rows"])
+    dataclasses.replace(found, rows=found.rows + 1).write(other)
+    evaluate.main(flags)
+    notes = json.loads((tmp_path / "out" / "results.json").read_text())["notes"]
+    refused = [x.split(":")[0] for x in notes if "it was trained again" in x]
+    assert refused == [
+        "pre-trained, step 3, finetuned, 100 %, seed 0",
+        "pre-trained, step 3, two_stage, 100 %, seed 0",
+    ]
 
 
 def test_another_encoder_of_as_many_steps_is_another_start(workdir, tmp_path):
