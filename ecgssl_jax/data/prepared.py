@@ -236,7 +236,8 @@ def write_metadata(directory: Path, metadata: Mapping[str, Any]) -> None:
     """Writes metadata.json, with the hashes of the files beside it and its own.
 
     `content_hash` covers the signals too, through the `records_sha256` that the
-    metadata hold: equal for two sets exactly if they are the same.
+    metadata hold: equal for two sets exactly if they are the same, whichever versions
+    of this package wrote them.
     """
     hashes = {
         f"{Path(name).stem}_sha256": _file_hash(directory / name)
@@ -250,8 +251,12 @@ def write_metadata(directory: Path, metadata: Mapping[str, Any]) -> None:
     (directory / METADATA).write_text(text, encoding="utf-8")
 
 
+# Of the metadata, what may differ between two sets of the same content.
+_NO_CONTENT = ("content_hash", "package_version")
+
+
 def _content_hash(metadata: Mapping[str, Any]) -> str:
-    body = {key: value for key, value in metadata.items() if key != "content_hash"}
+    body = {key: value for key, value in metadata.items() if key not in _NO_CONTENT}
     text = json.dumps(body, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

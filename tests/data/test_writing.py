@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from ecgssl_jax.data import writing
 from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.data.readers.source import Source, SourceError
 from ecgssl_jax.data.readers.synthetic import synthetic_source
@@ -260,6 +261,19 @@ def test_workers_change_nothing(tmp_path):
     assert len(one) == 300
     assert one.metadata["content_hash"] == two.metadata["content_hash"]
     np.testing.assert_array_equal(one.load(), two.load())
+
+
+def test_another_version_of_the_package_writes_the_same_content(
+    tmp_path, make_record, make_source, monkeypatch
+):
+    def prepared(version):
+        monkeypatch.setattr(writing, "_package_version", lambda: version)
+        source = make_source([make_record(1)])
+        return prepare_dataset(source, tmp_path / version).metadata
+
+    one, other = prepared("1.0"), prepared("2.0")
+    assert one["content_hash"] == other["content_hash"]
+    assert (one["package_version"], other["package_version"]) == ("1.0", "2.0")
 
 
 def test_several_shards_hold_all_records_in_order(
