@@ -232,12 +232,24 @@ def open_prepared(path: str | Path) -> PreparedSet:
     )
 
 
-def write_metadata(directory: Path, metadata: Mapping[str, Any]) -> None:
-    """Writes metadata.json, with the hashes of the files beside it and its own.
+# Of the metadata, what two sets of the same content may differ in: it is of the files, or
+# of the versions of the libraries that wrote them.
+_NO_CONTENT = (
+    "package_version",
+    "shards",
+    "findings",
+    "index_sha256",
+    "quality_sha256",
+)
+_HASHES = ("content_hash", "metadata_sha256")
 
-    `content_hash` covers the signals too, through the `records_sha256` that the
-    metadata hold: equal for two sets exactly if they are the same, whichever versions
-    of this package wrote them.
+
+def write_metadata(directory: Path, metadata: Mapping[str, Any]) -> None:
+    """Writes metadata.json, with the hashes of the files beside it and two more.
+
+    `metadata_sha256` is of metadata.json itself. `content_hash` is equal for two sets
+    exactly if they are the same, wherever they were prepared: it covers signals and
+    index through `records_sha256` and `columns_sha256`, which the metadata hold.
     """
     hashes = {
         f"{Path(name).stem}_sha256": _file_hash(directory / name)
@@ -246,17 +258,14 @@ def write_metadata(directory: Path, metadata: Mapping[str, Any]) -> None:
     }
     # Through JSON once, so that tuples and NumPy numbers hash as they load.
     body = json.loads(json.dumps({**metadata, **hashes}))
-    body["content_hash"] = _content_hash(body)
+    body["content_hash"] = _hash_without(body, *_NO_CONTENT, *_HASHES)
+    body["metadata_sha256"] = _hash_without(body, "metadata_sha256")
     text = json.dumps(body, indent=1, ensure_ascii=False)
     (directory / METADATA).write_text(text, encoding="utf-8")
 
 
-# Of the metadata, what may differ between two sets of the same content.
-_NO_CONTENT = ("content_hash", "package_version")
-
-
-def _content_hash(metadata: Mapping[str, Any]) -> str:
-    body = {key: value for key, value in metadata.items() if key not in _NO_CONTENT}
+def _hash_without(metadata: Mapping[str, Any], *keys: str) -> str:
+    body = {key: value for key, value in metadata.items() if key not in keys}
     text = json.dumps(body, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -271,7 +280,8 @@ def read_metadata(directory: Path) -> dict[str, Any]:
     path = directory / METADATA
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
-        intact = metadata["content_hash"] == _content_hash(metadata)
+        expected = metadata["metadata_sha256"]
+        intact = _hash_without(metadata, "metadata_sha256") == expected
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedSetError(f"{path} is damaged ({error!r})") from error
     if not intact:

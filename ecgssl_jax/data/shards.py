@@ -126,6 +126,22 @@ def _feature(name: str, value: Any) -> bytes | list[int]:
     return np.atleast_1d(value).tolist()
 
 
+def columns_sha256(columns: Mapping[str, np.ndarray]) -> str:
+    """Of names, types and values, whatever file they are written to."""
+    digest = hashlib.sha256()
+    for name in sorted(columns):
+        values = np.asarray(columns[name])
+        if values.dtype.kind in "OUT":
+            digest.update(f"{name} text {len(values)}\n".encode())
+            for value in values:
+                encoded = str(value).encode()
+                digest.update(f"{len(encoded)}\n".encode() + encoded)
+        else:
+            digest.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
+            digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
 def write_index(path: Path, columns: Mapping[str, Any]) -> None:
     """Writes the columns as Parquet; [N, K] arrays become lists of length K."""
     import pyarrow

@@ -154,6 +154,7 @@ def prepare_dataset(
         metadata = {
             **_describe(source, output.name, settings, form),
             **_figures(columns),
+            "columns_sha256": shards.columns_sha256(columns),
             "texts": texts,
             "findings": _counts(f"{x.decision}: {x.finding}" for x in findings),
             **shards.describe(written, form.scale),

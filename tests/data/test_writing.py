@@ -1,9 +1,11 @@
 import csv
 import dataclasses
+import functools
 import itertools
 import json
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from ecgssl_jax.data import writing
@@ -263,17 +265,23 @@ def test_workers_change_nothing(tmp_path):
     np.testing.assert_array_equal(one.load(), two.load())
 
 
-def test_another_version_of_the_package_writes_the_same_content(
+def test_other_versions_of_what_writes_the_files_write_the_same_content(
     tmp_path, make_record, make_source, monkeypatch
 ):
-    def prepared(version):
-        monkeypatch.setattr(writing, "_package_version", lambda: version)
-        source = make_source([make_record(1)])
-        return prepare_dataset(source, tmp_path / version / "s").metadata
+    def prepared(folder, **fields):
+        source = make_source([make_record(1, **fields)])
+        return prepare_dataset(source, tmp_path / folder / "s").metadata
 
-    one, other = prepared("1.0"), prepared("2.0")
-    assert one["content_hash"] == other["content_hash"]
-    assert (one["package_version"], other["package_version"]) == ("1.0", "2.0")
+    one, changed = prepared("one"), prepared("changed", text="another")
+    write = pyarrow.parquet.write_table
+    monkeypatch.setattr(writing, "_package_version", lambda: "other")
+    monkeypatch.setattr(
+        pyarrow.parquet, "write_table", functools.partial(write, compression="none")
+    )
+    other = prepared("other")
+    for key in ("package_version", "index_sha256"):
+        assert one[key] != other[key]
+    assert one["content_hash"] == other["content_hash"] != changed["content_hash"]
 
 
 def test_several_shards_hold_all_records_in_order(
