@@ -1,9 +1,11 @@
 """Eight CPU devices for every test; must run before anything imports jax.
 
-Most of the tests' time is compiling small programs, which need no optimisation.
+Most of the tests' time is compiling small programs, which need no optimisation. What was
+compiled is kept for the other processes, pytest's own workers and those that tests start.
 """
 
 import os
+import tempfile
 
 os.environ.setdefault(
     "XLA_FLAGS",
@@ -11,6 +13,11 @@ os.environ.setdefault(
     "--xla_llvm_disable_expensive_passes=true",
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Its workers find it in their environment; it goes with the process that made it.
+    _compiled = tempfile.TemporaryDirectory(prefix="ecgssl-jax-compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import pytest
 from absl import logging
