@@ -37,7 +37,7 @@ FLAGS = [
 def workdir(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     prepare_dataset(synthetic_source(400), root / "synthetic", report=lambda _: None)
-    return pretrain(root, tmp_path_factory.mktemp("run"), "resnet", "byol")
+    return pretrain(root, tmp_path_factory.mktemp("run"), "vit", "simclr")
 
 
 @pytest.fixture(scope="module")
