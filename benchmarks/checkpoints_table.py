@@ -63,11 +63,18 @@ def kept(document: Mapping[str, Any]) -> dict[str, Any]:
         "against",
     )
     parts = (
-        *("encoder", "step", "folds", "test_folds_were_read", "settings", "training"),
-        *("retrieval", "notes", "versions", "devices", "git_revision"),
+        *("encoder", "step", "folds", "test_folds_were_read", "training", "retrieval"),
+        *("notes", "versions", "devices", "git_revision"),
     )
     summary = [{key: each[key] for key in figures} for each in document["summary"]]
-    return {"summary": summary, **{key: document[key] for key in parts}}
+    # Without what is only where things lay.
+    settings = {k: v for k, v in document["settings"].items() if k != "root"}
+    tuning = {k: v for k, v in settings["finetuning"].items() if k != "folder"}
+    return {
+        "summary": summary,
+        **{key: document[key] for key in parts},
+        "settings": settings | {"finetuning": tuning},
+    }
 
 
 def entries(results: Path, encoder: str, methods: Sequence[str]) -> Entries:

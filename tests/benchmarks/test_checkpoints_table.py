@@ -13,13 +13,14 @@ from ecgssl_jax.evaluation.settings import parse
 
 def document(figures):
     """As results.json, of {(encoder, protocol, budget, task): AUROC}."""
-    parts = ("step", "folds", "test_folds_were_read", "settings", "training")
+    parts = ("step", "folds", "test_folds_were_read", "training")
     more = ("retrieval", "notes", "versions", "devices", "git_revision")
     keys = ("encoder", "protocol", "budget", "task")
     other = ("seeds", "macro_average_precision", "macro_f1_max", "interval", "against")
     return {
         "encoder": "pre-trained, step 5",
         **dict.fromkeys((*parts, *more)),
+        "settings": {"root": "here", "finetuning": {"folder": "there", "steps": 9}},
         "summary": [
             {**dict(zip(keys, where, strict=True)), "macro_auroc": value}
             | dict.fromkeys((*other, "labels"))
@@ -82,6 +83,8 @@ def test_a_row_for_each_run_and_baseline_and_a_table_for_each_budget(
         "JEPA": [".811 / .822 / .833", ".500 / - / -"],
         "SimCLR": [".744 / - / -", "- / - / -"],
     }
+    kept = json.loads((folder / "checkpoints" / "vit-xs_jepa.json").read_text())
+    assert kept["settings"] == {"finetuning": {"steps": 9}}
     # What is done is not done again, and can be shown from elsewhere.
     table(monkeypatch, f"--runs={folder}")
     table(monkeypatch, f"--results={folder / 'checkpoints'}", "--show")

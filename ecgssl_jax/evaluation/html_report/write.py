@@ -21,6 +21,7 @@ from ecgssl_jax.evaluation.html_report.page import (
     Section,
     write_page,
 )
+from ecgssl_jax.evaluation.html_report.scoreboard import Scoreboard
 from ecgssl_jax.evaluation.html_report.scores import budget_curves, encoders_by_task
 from ecgssl_jax.evaluation.html_report.training import training_picture
 
@@ -40,6 +41,16 @@ def write(folder: Path, material: Material) -> Path:
     )
 
 
+def _how_to_read(board: Scoreboard) -> str:
+    said = (
+        "A random encoder is a strong baseline on ECGs, and so is the log spectrum of "
+        "each lead. "
+    )
+    if {key.encoder for key in board.cells} <= set(board.trained):
+        return said + "No baseline was asked for here."
+    return said + "Read a figure as its distance from both."
+
+
 def make_sections(material: Material) -> list[Section]:
     """Those that there is something to show in, in their order."""
     found: list[Section] = []
@@ -55,10 +66,7 @@ def make_sections(material: Material) -> list[Section]:
             "Results",
             *tables.score_tables(material.board),
             encoders_by_task(material.board),
-            lead=(
-                "A random encoder is a strong baseline on ECGs, and so is the log "
-                "spectrum of each lead. Read a figure as its distance from both."
-            ),
+            lead=_how_to_read(material.board),
         )
         add("budgets", "Fewer labels", *budget_curves(material.board))
         add("labels", "Labels", *label_pictures(material))

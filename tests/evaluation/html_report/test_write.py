@@ -9,7 +9,11 @@ from matplotlib.image import imread
 
 from ecgssl_jax.evaluation.html_report.write import make_sections, write
 from ecgssl_jax.evaluation.retrieval import Retrieval
-from tests.evaluation.html_report.material import make_material, without_labels
+from tests.evaluation.html_report.material import (
+    TRAINED,
+    make_material,
+    without_labels,
+)
 from tests.evaluation.html_report.parsed import Page
 
 RETRIEVAL = {
@@ -53,6 +57,17 @@ def test_the_page_is_sound_and_fetches_nothing(tmp_path):
     assert images and all(attrs["alt"] for attrs in images)
     charts = [attrs for tag, attrs in page.tags if attrs.get("role") == "img"]
     assert charts and all(attrs["aria-label"] for attrs in charts)
+
+
+def test_without_baselines_nothing_is_to_be_compared_with_them():
+    material = make_material()
+    alone = {k: x for k, x in material.cells.items() if k.encoder == TRAINED}
+    leads = [
+        make_sections(each)[0].lead
+        for each in (material, dataclasses.replace(material, cells=alone))
+    ]
+    assert "distance from both" in leads[0] and "No baseline" not in leads[0]
+    assert "No baseline" in leads[1] and "distance from both" not in leads[1]
 
 
 def test_figures_lie_beside_it_as_pictures_and_old_ones_go(tmp_path):
