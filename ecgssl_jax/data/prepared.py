@@ -282,7 +282,12 @@ def read_metadata(directory: Path) -> dict[str, Any]:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         expected = metadata["metadata_sha256"]
         intact = _hash_without(metadata, "metadata_sha256") == expected
-    except (ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        raise DamagedSetError(
+            f"{path} was written by another version of this package. Prepare the set "
+            "again."
+        ) from error
+    except (ValueError, TypeError) as error:
         raise DamagedSetError(f"{path} is damaged ({error!r})") from error
     if not intact:
         raise DamagedSetError(

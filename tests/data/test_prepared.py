@@ -117,6 +117,10 @@ def test_changed_metadata_or_index_is_an_error(prepared):
     path.write_text(json.dumps(metadata))
     with pytest.raises(DamagedSetError, match="metadata.json was changed"):
         open_prepared(prepared.directory)
+    del metadata["metadata_sha256"]
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(DamagedSetError, match="another version of this package"):
+        open_prepared(prepared.directory)
     path.write_text(text[: len(text) // 2])
     with pytest.raises(DamagedSetError, match="metadata.json is damaged"):
         open_prepared(prepared.directory)

@@ -185,7 +185,9 @@ def test_the_second_signal_kills(module):
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\n"
         "time.sleep(100)"
     )
-    job = launched("--processes=1", flag, "--", "x")
+    # A shell's background has it ignored.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    job = launched("--processes=1", flag, "--", "x", preexec_fn=heed)
     wait_until_ready(job, 1)
     job.send_signal(signal.SIGINT)
     time.sleep(0.5)
