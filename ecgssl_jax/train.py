@@ -100,22 +100,10 @@ def train(
         start = int(state.step)
         with watchdog.waiting("other processes did not begin"):
             best.discard_after(start)
-        parameters = sum(x.size for x in jax.tree.leaves(state.params))
-        reporting.say(
-            f"{parameters / 1e6:.2f} M parameters, mesh {dict(setup.mesh.shape)}, "
-            f"{experiment.steps} steps of {experiment.batch_size}"
-        )
-        whole = sharding.whole_share(state.params, setup.mesh)
-        if whole > _MUCH:
-            reporting.say(
-                f"config.mesh: each device holds {whole:.0%} of the parameters whole, of "
-                "whose dimensions none is a multiple of fsdp or tensor; smaller axes "
-                "divide more"
-            )
+        _say_sizes(experiment, setup, state.params)
         _check_same_run(progress, kept, workdir)
-        for part in ("config", "evaluated") if start else ():
-            for change in changes(progress.get(part), kept.get(part), part):
-                reporting.say(f"changed since step {start}: {change}")
+        if start:
+            _say_changes(start, progress, kept)
         if start >= experiment.steps:
             _already_finished(workdir, start, experiment.steps)
             return state
@@ -145,6 +133,27 @@ def train(
             closing(task.batches(start, experiment.steps, setup.rows))
         )
         return _make_steps(loop, setup, state, start, batches, resident, stop)
+
+
+def _say_sizes(experiment: Experiment, setup: Setup, params: Any) -> None:
+    parameters = sum(x.size for x in jax.tree.leaves(params))
+    reporting.say(
+        f"{parameters / 1e6:.2f} M parameters, mesh {dict(setup.mesh.shape)}, "
+        f"{experiment.steps} steps of {experiment.batch_size}"
+    )
+    whole = sharding.whole_share(params, setup.mesh)
+    if whole > _MUCH:
+        reporting.say(
+            f"config.mesh: each device holds {whole:.0%} of the parameters whole, of "
+            "whose dimensions none is a multiple of fsdp or tensor; smaller axes "
+            "divide more"
+        )
+
+
+def _say_changes(start: int, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for part in ("config", "evaluated"):
+        for change in changes(then.get(part), now.get(part), part):
+            reporting.say(f"changed since step {start}: {change}")
 
 
 def _first(setup: Setup, task: Task) -> TrainState:
