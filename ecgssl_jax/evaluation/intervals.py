@@ -188,7 +188,7 @@ class Resampled:
         """Of the mean over the labels that can be scored, and over seeds.
 
         Percentiles of the means of the draws. Noise is added to each mean where the
-        labels vary less over the draws than they are calibrated to.
+        labels, taken together, vary less over the draws than they are calibrated to.
         """
         model = self.sample.model_variance()
         wanted = _calibrated(self.sample.variance, model, self.sample.cases)
@@ -325,7 +325,8 @@ def _boundary(outside, inside, contradicted) -> np.ndarray:
 
 def _percentiles(drawn, wanted, *, seed: int, level: float) -> Interval:
     """Of the means of `drawn` [D, K], whose variances should be `wanted` [K]."""
-    missing = np.maximum(wanted - drawn.var(axis=0), 0).sum() / drawn.shape[1] ** 2
+    # In sum: some vary more by chance, and the mean knows no labels.
+    missing = max((wanted - drawn.var(axis=0)).sum(), 0) / drawn.shape[1] ** 2
     noise = np.random.default_rng([seed, 1]).normal(size=len(drawn))
     means = drawn.mean(axis=1) + np.sqrt(missing) * noise
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
