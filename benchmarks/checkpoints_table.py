@@ -66,7 +66,15 @@ def kept(document: Mapping[str, Any]) -> dict[str, Any]:
         *("encoder", "step", "folds", "test_folds_were_read", "training", "retrieval"),
         *("notes", "versions", "devices", "git_revision"),
     )
-    summary = [{key: each[key] for key in figures} for each in document["summary"]]
+    by_seed: dict[Any, list[float]] = {}
+    for each in document["results"]:
+        where = tuple(each[key] for key in figures[:4])
+        by_seed.setdefault(where, []).append(each["macro_auroc"])
+    summary = [
+        {key: each[key] for key in figures}
+        | {"by_seed": by_seed[tuple(each[key] for key in figures[:4])]}
+        for each in document["summary"]
+    ]
     # Without what is only where things lay.
     settings = {k: v for k, v in document["settings"].items() if k != "root"}
     tuning = {k: v for k, v in settings["finetuning"].items() if k != "folder"}
@@ -77,12 +85,19 @@ def kept(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def entries(results: Path, encoder: str, methods: Sequence[str]) -> Entries:
+def file_of(results: Path, encoder: str, method: str, *, test: bool) -> Path:
+    """Of one run; figures of test folds have files of their own."""
+    return results / f"{name_of(encoder, method)}{'_test' if test else ''}.json"
+
+
+def entries(
+    results: Path, encoder: str, methods: Sequence[str], *, test: bool
+) -> Entries:
     """What there is, by row, protocol, budget and task."""
     found: dict[tuple[str, str, str, str], Mapping[str, Any]] = {}
     names = {name: row for row, name in BASELINES.items()}
     for method in methods:
-        file = results / f"{name_of(encoder, method)}.json"
+        file = file_of(results, encoder, method, test=test)
         if not file.exists():
             continue
         document = json.loads(file.read_text())
@@ -140,8 +155,7 @@ def main() -> None:
     add("--test", action="store_true", help="read the test folds")
     add("--show", action="store_true", help="print what there is")
     args, more = parser.parse_known_args()
-    folder = "checkpoints-test" if args.test else "checkpoints"
-    results = args.results or args.runs / folder
+    results = args.results or args.runs / "checkpoints"
     methods = args.methods or list(METHODS)
     if not args.show:
         results.mkdir(parents=True, exist_ok=True)
@@ -153,7 +167,7 @@ def main() -> None:
         if not workdirs:
             parser.error(f"no run of {args.encoder}, seed {args.seed}, in {args.runs}")
         for number, (method, workdir) in enumerate(workdirs.items()):
-            file = results / f"{name_of(args.encoder, method)}.json"
+            file = file_of(results, args.encoder, method, test=args.test)
             if file.exists():
                 continue
             evaluate(
@@ -169,10 +183,11 @@ def main() -> None:
             write(file, kept(json.loads((workdir / name / "results.json").read_text())))
     elif more:
         parser.error(f"nothing is evaluated with --show: {' '.join(more)}")
-    found = entries(results, args.encoder, methods)
+    found = entries(results, args.encoder, methods, test=args.test)
     if not found:
         parser.error(f"there are no results in {results}")
-    print(f"In each cell: {' / '.join(PROTOCOLS)}.\n")
+    folds = "test" if args.test else "validation"
+    print(f"Of the {folds} folds; in each cell {' / '.join(PROTOCOLS)}.\n")
     for budget in _ordered(found, 2):
         print(f"{tasks_table(found, budget)}\n")
 

@@ -17,14 +17,19 @@ def document(figures):
     more = ("retrieval", "notes", "versions", "devices", "git_revision")
     keys = ("encoder", "protocol", "budget", "task")
     other = ("seeds", "macro_average_precision", "macro_f1_max", "interval", "against")
+    rows = [dict(zip(keys, where, strict=True)) for where in figures]
     return {
         "encoder": "pre-trained, step 5",
+        "results": [
+            row | {"macro_auroc": value + change}
+            for row, value in zip(rows, figures.values(), strict=True)
+            for change in (-0.25, 0.25)
+        ],
         **dict.fromkeys((*parts, *more)),
         "settings": {"root": "here", "finetuning": {"folder": "there", "steps": 9}},
         "summary": [
-            {**dict(zip(keys, where, strict=True)), "macro_auroc": value}
-            | dict.fromkeys((*other, "labels"))
-            for where, value in figures.items()
+            row | {"macro_auroc": value} | dict.fromkeys((*other, "labels"))
+            for row, value in zip(rows, figures.values(), strict=True)
         ],
     }
 
@@ -85,10 +90,15 @@ def test_a_row_for_each_run_and_baseline_and_a_table_for_each_budget(
     }
     kept = json.loads((folder / "checkpoints" / "vit-xs_jepa.json").read_text())
     assert kept["settings"] == {"finetuning": {"steps": 9}}
+    assert kept["summary"][0]["by_seed"] == pytest.approx([0.45, 0.95])
     # What is done is not done again, and can be shown from elsewhere.
     table(monkeypatch, f"--runs={folder}")
     table(monkeypatch, f"--results={folder / 'checkpoints'}", "--show")
     assert len(called) == 2
+    # Figures of the test folds are others.
+    table(monkeypatch, f"--runs={folder}", "--test")
+    assert len(called) == 4
+    assert "Of the test folds" in capsys.readouterr().out
 
 
 def test_evaluate_understands_what_it_is_asked(runs, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from ecgssl_jax.data import writing
+from ecgssl_jax.data import shards, writing
 from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.data.readers.source import Source, SourceError
 from ecgssl_jax.data.readers.synthetic import synthetic_source
@@ -282,6 +282,21 @@ def test_other_versions_of_what_writes_the_files_write_the_same_content(
     for key in ("package_version", "index_sha256"):
         assert one[key] != other[key]
     assert one["content_hash"] == other["content_hash"] != changed["content_hash"]
+
+
+def test_columns_have_the_hash_of_names_types_and_values():
+    number, words = np.arange(4, dtype=np.int32), np.array(["ab", "c"], object)
+    sets = [
+        {"n": number, "t": words},
+        {"n": number + 1, "t": words},
+        {"n": number.astype(np.uint32), "t": words},
+        {"n": number.reshape(2, 2), "t": words},
+        {"m": number, "t": words},
+        {"n": number, "t": np.array(["a", "bc"], object)},
+    ]
+    assert len({shards.columns_sha256(each) for each in sets}) == len(sets)
+    swapped = {"t": words.copy(), "n": number.copy()}
+    assert shards.columns_sha256(swapped) == shards.columns_sha256(sets[0])
 
 
 def test_several_shards_hold_all_records_in_order(

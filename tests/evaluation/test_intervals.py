@@ -159,3 +159,19 @@ def test_coverage_of_a_small_set_with_rare_labels():
     # The usual bootstrap's interval of the mean holds in 70 to 80 % of such samples.
     assert share["macro"] >= 0.9 and share["paired"] >= 0.9
     assert 0.93 <= share["30-99"] <= 0.98 and 0.92 <= share["1-4"] <= 0.98
+
+
+def test_a_label_that_varies_too_much_makes_up_for_one_that_varies_too_little():
+    random = np.random.default_rng(0)
+    drawn = 0.8 + 0.01 * random.normal(size=(2000, 2))
+    found = drawn.var(axis=0)
+    moved = np.array([0.5, -0.5]) * found.min()
+    plain = np.quantile(drawn.mean(axis=1), [0.025, 0.975])
+
+    def bounds(wanted):
+        interval = intervals._percentiles(drawn, wanted, seed=0, level=0.95)
+        return interval.low, interval.high
+
+    np.testing.assert_array_equal(bounds(found + moved - 1e-12), plain)
+    low, high = bounds(found + np.abs(moved))
+    assert low < plain[0] and high > plain[1]
