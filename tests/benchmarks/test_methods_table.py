@@ -152,19 +152,20 @@ def test_more_samples_come_in_larger_batches(tmp_path, monkeypatch, scale, expec
     assert ("method.ema" in flags) == ("method.ema" in expected)
 
 
-def test_readme_shows_the_runs_that_come_with_the_project():
+def test_readmes_show_the_runs_that_come_with_the_project():
     root = Path(__file__).parents[2]
     runs = methods_table.done(root / "benchmarks/methods_table", (0, 1))
     assert {(encoder, method) for encoder, method, _ in runs} == set(RUNS)
     assert len(runs) == 2 * len(RUNS)
-    text = (root / "README.md").read_text(encoding="utf-8")
-    assert methods_table.table(methods_table.scores(runs), (0, 1)) in text
-    assert methods_table.retrieval_table(runs) in text
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    benchmarks_text = (root / "benchmarks/README.md").read_text(encoding="utf-8")
+    assert methods_table.table(methods_table.scores(runs), (0, 1)) in readme
+    assert methods_table.retrieval_table(runs) in benchmarks_text
     more = methods_table.done(root / "benchmarks/methods_table/ten_times", (0,))
     assert len(more) == len(methods_table.METHODS)
-    assert methods_table.table(methods_table.scores(more), (0,)) in text
+    assert methods_table.table(methods_table.scores(more), (0,)) in benchmarks_text
     budget = methods_table.budget_table(root / "benchmarks/methods_table")
-    assert budget in (root / "benchmarks/README.md").read_text(encoding="utf-8")
+    assert budget in benchmarks_text
 
 
 def test_every_run_beats_the_random_encoder_that_it_began_with():
