@@ -18,7 +18,7 @@ from typing import Any
 
 from ecgssl_jax import reporting
 from ecgssl_jax.errors import UserError, exit_with_message
-from ecgssl_jax.evaluation import comparison, report
+from ecgssl_jax.evaluation import comparison, predictions, report
 from ecgssl_jax.evaluation.comparison import Contestant
 from ecgssl_jax.evaluation.html_report.comparison import Compared
 from ecgssl_jax.evaluation.html_report.comparison import write as write_page
@@ -39,7 +39,8 @@ def make_parser() -> argparse.ArgumentParser:
         "runs",
         nargs="+",
         metavar="[NAME=]RUN[,RUN]",
-        help="workdirs; without a name, a row is called by its folder",
+        help="workdirs, or folders of results such as runs/jepa/evaluation-mine; "
+        "without a name, a row is called by its folder",
     )
     add(
         "--evaluation",
@@ -78,7 +79,8 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     folders = _named(args.runs)
     contestants = [
         Contestant(
-            name=name, runs=[comparison.read(run / args.evaluation) for run in workdirs]
+            name=name,
+            runs=[comparison.read(_results(run, args.evaluation)) for run in workdirs],
         )
         for name, workdirs in folders.items()
     ]
@@ -139,6 +141,11 @@ def _named(given: Sequence[str]) -> dict[str, list[Path]]:
     if twice:
         raise UserError(f"{min(twice)} is given more than once")
     return found
+
+
+def _results(run: Path, evaluation: str) -> Path:
+    """The folder of a run's results; `run` may be such a folder itself."""
+    return run if (run / predictions.FILE).exists() else run / evaluation
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -91,6 +91,20 @@ class Encoder:
     frozen: FrozenEncoder
     statistics: Statistics
 
+    def __repr__(self) -> str:
+        run = self.frozen.run
+        model, method = run.experiment.model, run.experiment.method
+        named = (model.get("name"), model.get("preset"), method.get("name"))
+        return (
+            f"<Encoder {' '.join(filter(None, named))}, {run.checkpoint}: windows of "
+            f"{self.crop} samples at {self.rate:g} Hz>"
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of a model trained on labels, what the columns of its 'logits' are; else ()."""
+        return self.frozen.run.labels
+
     @property
     def rate(self) -> float:
         """Sampling rate that it was trained at, Hz."""
@@ -132,7 +146,8 @@ class Encoder:
         Returns:
           'pooled' [B, D] float32, the mean over the windows; 'tokens' [B, W * N, D]
           float32, of W windows of N tokens; where some windows are not full,
-          'tokens_valid' [B, W * N] bool; of an encoder that sees leads one by one,
+          'tokens_valid' [B, W * N] bool; of a model that was trained on labels, 'logits'
+          [B, Y] float32, log-odds of its `labels`; of an encoder that sees leads one by one,
           'by_lead' [B, L, D] float32, zeros where a lead is missing. Without B where `ecg`
           had none.
 
@@ -140,7 +155,7 @@ class Encoder:
           ValueError: shapes, rates, units or leads that are none; a recording that cannot
             be used, with the reason: too short, flat, a long gap, implausible amplitudes.
         """
-        ecg = np.asarray(ecg)
+        ecg = _array(ecg)
         _check(ecg, rate, leads)
         columns = stated_columns(leads)
         factor = np.float32(millivolts_per_unit(unit))
@@ -193,6 +208,16 @@ class _Signals:
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         return self._ecg[rows]
+
+
+def _array(ecg) -> np.ndarray:
+    try:
+        return np.asarray(ecg)
+    except ValueError as error:
+        raise ValueError(
+            "ecg: recordings of different shapes make no array; lengthen the shorter "
+            "ones by NaN, or call once for each"
+        ) from error
 
 
 def _check(ecg: np.ndarray, rate: float, leads: Sequence[str]) -> None:

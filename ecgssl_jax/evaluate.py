@@ -5,15 +5,17 @@
     python -m ecgssl_jax.evaluate --workdir=runs/mine --config.data=ptbxl --config.tasks=all
 
 Without --config, a linear probe on all labels of the set and the folds of the run's
-online probe. Settings are replaced by --config.KEY=VALUE; their names are the fields of
-`ecgssl_jax.evaluation.settings.Evaluation`. Prints tables, and writes them into the
-workdir's folder `evaluation` (`evaluation-SET` of another set) as results.md, .csv and
-.json, and report.html to look at. With --test the figures are those of the test folds.
+online probe. Settings are replaced by --config.KEY=VALUE; they are listed below. Prints
+tables, and writes them into the workdir's folder `evaluation` (`evaluation-SET` of another
+set) as results.md, .csv and .json, and report.html to look at. Results of other settings
+that were there are kept, in its folder `earlier`. With --test the figures are those of the
+test folds.
 """
 
 import argparse
 import dataclasses
 import datetime
+import inspect
 import json
 import re
 import sys
@@ -37,6 +39,7 @@ from ecgssl_jax.evaluation import (
     retrieval,
 )
 from ecgssl_jax.evaluation.contenders import make_contenders, trained_name
+from ecgssl_jax.evaluation.earlier import keep_earlier
 from ecgssl_jax.evaluation.html_report.material import Material
 from ecgssl_jax.evaluation.html_report.page import delete_page
 from ecgssl_jax.evaluation.html_report.write import write as write_report
@@ -61,6 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ecgssl_jax.evaluate",
         description=__doc__,
+        epilog=f"Settings, --config.KEY=VALUE:\n\n{inspect.getdoc(Evaluation)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -361,6 +365,9 @@ def _publish(
         tables.append(retrieval.table(outcome.retrieval, prepared.name))
     text = report.page(tables, outcome.notes)
     folder = _folder(args, run, prepared)
+    moved = keep_earlier(folder, document)
+    if moved is not None:
+        print(f"what was in {folder}, of another evaluation, is in {moved} now")
     kept = [predictions.write(folder, outcome.reported, cells)] if cells else []
     written = [*report.write(folder, text, document, cells), *kept]
     print(f"\n{text}\n", flush=True)

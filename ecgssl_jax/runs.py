@@ -101,6 +101,11 @@ def saved_run(workdir: str | Path, which: str = "best") -> Run:
     """
     folder = _checkpoints(Path(workdir), which)
     meta = saved_meta(str(folder))
+    if not meta and (Path(workdir) / "encoder.json").exists():
+        raise ConfigError(
+            f"{workdir} is an exported encoder, which nothing can be continued from; name "
+            "the run that it was exported from"
+        )
     if not meta:
         raise FileNotFoundError(f"no checkpoint in {folder} says what it is of")
     return _run_of(meta, folder)

@@ -57,6 +57,21 @@ def test_several_rows_are_each_compared_with_the_first(runs, capsys):
     assert "| good-1, more than bad" in printed
 
 
+def test_folders_of_results_are_taken_too(runs, capsys):
+    (runs / "good-0/evaluation").rename(runs / "good-0/evaluation-mine")
+    compare.main(["bad", "good=good-0/evaluation-mine", "--output=out"])
+    assert "| more than bad " in capsys.readouterr().out
+
+
+def test_figures_that_only_some_rows_have_are_named(runs, capsys):
+    leave(runs / "few", {TRAINED: logits(1, 3)}, budget="10 %")
+    compare.main(["bad", "few", "--output=out"])
+    printed = capsys.readouterr().out
+    assert "more than bad" not in printed
+    assert "- bad has no figure of labels, linear, 10 %, which other rows" in printed
+    assert "- few has no figure of labels, linear, 100 %, which" in printed
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -1,6 +1,7 @@
 """The library call against the prepared set of the same recordings."""
 
 import itertools
+import re
 import runpy
 import textwrap
 from pathlib import Path
@@ -178,6 +179,7 @@ def test_short_gaps_are_interpolated(encoder, expected):
     [
         (dict(ecg=np.zeros((12, 1000))), r"\(12, 1000\).*12 leads: expected .*swap it"),
         (dict(ecg=np.zeros((0, 1000, 12))), r"\(0, 1000, 12\)"),
+        (dict(ecg=[recording(0), recording(0, 5)]), "lengthen the shorter ones by NaN"),
         (dict(ecg=np.full((1000, 12), "x")), "dtype <U1: expected real numbers"),
         (dict(leads="II"), "expected a list of names"),
         (dict(leads=["I"] * 12), "both lead I"),
@@ -195,6 +197,13 @@ def test_what_cannot_be_used_is_refused_with_the_reason(encoder, change, message
     arguments = dict(ecg=recording(0), rate=RATE, leads=LEADS, unit="mV") | change
     with pytest.raises(ValueError, match=message):
         encoder(arguments.pop("ecg"), **arguments)
+
+
+def test_it_is_described_in_a_line(encoder):
+    assert re.fullmatch(
+        r"<Encoder .*jepa, .*: windows of \d+ samples at 100 Hz>", repr(encoder)
+    )
+    assert encoder.labels == ()
 
 
 def test_a_long_gap_is_refused(encoder):

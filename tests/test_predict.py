@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import ecgssl_jax
-from ecgssl_jax import main, predict, prepare
+from ecgssl_jax import export, main, predict, prepare
 from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.data.readers.synthetic import synthetic_source
 from ecgssl_jax.data.writing import prepare_dataset
+from ecgssl_jax.interop.exported import read_program
 from ecgssl_jax.leads import LEADS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -121,6 +122,31 @@ def test_what_a_recording_is_told_does_not_depend_on_those_beside_it(
     *_, raw = read(tmp_path / "raw.csv")
     *_, values = of_set(tmp_path / "set.csv")
     np.testing.assert_allclose(values, raw, atol=1e-4)
+
+
+def test_an_exported_model_predicts_the_same(root, workdir, tmp_path):
+    folder = tmp_path / "exported"
+    export.main([f"--workdir={workdir}", f"--output={folder}"])
+    source = f"--source={root / 'synthetic'}"
+    for name, path in (("run", workdir), ("export", folder)):
+        output = f"--output={tmp_path / name}.csv"
+        predict.main(["prepared", f"--encoder={path}", source, output])
+    labels, _, expected = of_set(tmp_path / "run.csv")
+    assert of_set(tmp_path / "export.csv")[0] == labels
+    np.testing.assert_allclose(of_set(tmp_path / "export.csv")[2], expected, atol=1e-5)
+    encoder = ecgssl_jax.load(folder)
+    assert list(encoder.labels) == labels
+    prepared = open_prepared(root / "synthetic")
+    ecg = (prepared.load()[:3] * prepared.scale).astype(np.float32)
+    windows = ecg.reshape(6, encoder.crop, len(LEADS))
+    found = read_program(folder).call(
+        ecg=windows,
+        lead_valid=np.ones((6, len(LEADS)), bool),
+        length=np.full(6, encoder.crop, np.int32),
+    )
+    logits = np.asarray(found["logits"]).reshape(3, 2, -1).mean(axis=1)
+    probability = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(probability, expected[:3], atol=1e-4)
 
 
 def test_a_model_without_labels_is_named(root, tmp_path, capsys):

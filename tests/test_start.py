@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from ecgssl_jax import assembly, evaluate, main, runs
+from ecgssl_jax import assembly, evaluate, export, main, runs
 from ecgssl_jax.config_completion import complete
 from ecgssl_jax.data.prepared import open_prepared
 from ecgssl_jax.data.readers.synthetic import synthetic_source
@@ -163,3 +163,9 @@ def test_a_run_goes_on_from_its_checkpoint_and_says_what_it_began_with(
 def test_what_does_not_fit_is_named(root, encoder, changes, message):
     with pytest.raises(ConfigError, match=message):
         first_state(finetuning(root, encoder, **changes))
+
+
+def test_an_exported_encoder_is_told_from_a_run(root, encoder, tmp_path):
+    export.main([f"--workdir={encoder}", f"--output={tmp_path / 'exported'}"])
+    with pytest.raises(ConfigError, match="is an exported encoder"):
+        first_state(finetuning(root, tmp_path / "exported"))

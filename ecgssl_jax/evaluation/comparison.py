@@ -302,6 +302,7 @@ def notes_of(contestants: Sequence[Contestant], cells: Mapping[Key, Cell]) -> li
     return [
         *notes,
         *_left_out(contestants, cells),
+        *_not_shared(contestants, cells),
         *_other_settings([run for _, run in runs], cells),
     ]
 
@@ -327,6 +328,26 @@ def _other_settings(
                     f"{run.folder} and {runs[0].folder} have other settings of {part}: "
                     f"{', '.join(listed)}. What differs may be due to that."
                 )
+
+
+def _not_shared(
+    contestants: Sequence[Contestant], cells: Mapping[Key, Cell]
+) -> Iterator[str]:
+    """Of each row, what others have a figure of and it has none, so without a difference."""
+    names = [each.name for each in contestants]
+    have = {
+        name: {key._replace(encoder="") for key in cells if key.encoder == name}
+        for name in names
+    }
+    every = set().union(*have.values())
+    for name in names:
+        missing = sorted(every - have[name])
+        if missing:
+            listed = "; ".join(f"{k.task}, {k.protocol}, {k.budget}" for k in missing)
+            yield (
+                f"{name} has no figure of {listed}, which other rows have: evaluate all "
+                "alike to see differences."
+            )
 
 
 def _left_out(

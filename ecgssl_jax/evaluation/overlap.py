@@ -127,10 +127,11 @@ def note(found: Overlap) -> str:
             "ones."
         )
     if found.unknown:
-        more = "more of " if found.is_known else ""
+        saw = "" if found.is_known else f"The pre-training saw {found.name}. "
+        some = "more" if found.is_known else "some"
         text.append(
-            f"Whether {found.name}, which the pre-training saw, holds {more}these is not "
-            f"known of {found.unknown}."
+            f"{saw}Whether {found.name} has {some} of these could not be checked for "
+            f"{found.unknown}."
         )
     return " ".join(text)
 

@@ -191,14 +191,25 @@ def _probe_notes(
                 f"Once selected, {' and '.join(again)} probes were fitted to fold "
                 f"{shown(split.select)} as well."
             )
-    if {key.budget for key in cells} - {"100 %", NO_LABELS}:
+    budgets = {key.budget for key in cells} - {"100 %", NO_LABELS}
+    if budgets:
+        kinds = ["of so many patients"] * any("%" in each for each in budgets)
+        kinds += ["of so many records of each class"] * any(
+            "class" in each for each in budgets
+        )
         lines.append(
-            "Fewer labels: those of so many patients, drawn anew for each seed. The "
-            "selecting fold had all of its labels."
+            f"Fewer labels: those {' or '.join(kinds)}, drawn anew for each seed from all "
+            f"folds that are fitted to. Settings were selected by all labels of fold "
+            f"{shown(split.select)}."
+        )
+    if any(len(cell.answers) > 1 for cell in cells.values()):
+        lines.append(
+            "Figures of several seeds are their means, with the standard deviation in the "
+            "last digits: .812(04) is .812 with .004."
         )
     lines.append(
-        f"In brackets {100 * level:g} % intervals over patients: what other patients "
-        "would have given, not other seeds of the pre-training."
+        f"In square brackets {100 * level:g} % intervals over patients: what other "
+        "patients would have given, not other seeds of the pre-training."
     )
     return lines
 
@@ -230,22 +241,23 @@ def _provenance_notes(
     ]
     *others, last = learnt
     listed = f"{', '.join(others)} and {last}" if others else last
-    text = f"The pre-training saw the {listed} of fold {shown(shared)}"
+    training = "training" if "labels" in learnt else "pre-training"
+    text = f"The {training} saw the {listed} of fold {shown(shared)}"
     if "labels" not in learnt:
         text += ", without labels"
     invalid = {
         "reports": "the recall of the retrieval is no valid figure",
-        "labels": "the figure of the pre-trained encoder is no valid one",
+        "labels": "the figures of the trained model are no valid ones",
     }
     if "zero_shot" in protocols:
         invalid["reports"] += ", nor are those of zero_shot"
     found = [invalid[each] for each in learnt if each in invalid]
     if found:
         text += f": {', '.join(found)}"
-    keeps_out = "the folds of config.data keep them out"
+    keeps_out = "A run whose config.data.folds does not name it would not have seen it."
     if list(shared) == [-1]:
-        keeps_out = "folds would keep some out, and this set has none"
-    return [*lines, f"{text}; {keeps_out}."]
+        keeps_out = "Folds would keep some out, and this set has none."
+    return [*lines, f"{text}. {keeps_out}"]
 
 
 def as_json(cells: Mapping[Key, Cell]) -> list[dict[str, Any]]:

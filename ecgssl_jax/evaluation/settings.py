@@ -162,6 +162,11 @@ def parse(config: Mapping[str, Any]) -> Evaluation:
         value, kind = values.get(field.name), str(field.type)
         if "tuple[int" in kind and isinstance(value, str | int):
             values[field.name] = _numbers(field.name, value)
+        elif field.name == "budgets" and isinstance(value, int | float):
+            raise ConfigError(
+                f"config.budgets: {value}; of what? Of the patients, '{value} %', or "
+                f"'{value} per class'"
+            )
         elif "tuple" in kind and isinstance(value, str):
             parts = filter(None, map(str.strip, value.split(",")))
             values[field.name] = tuple(parts)

@@ -10,7 +10,8 @@ The program is read and run like this; its batch may have any size:
     found = program.call(ecg=ecg, lead_valid=lead_valid, length=length)
 
 `ecg` [B, T, 12] float32, millivolts at the rate and in the order of leads that
-encoder.json gives; `lead_valid` [B, 12] bool; `length` [B] int32, valid samples.
+encoder.json gives; `lead_valid` [B, 12] bool; `length` [B] int32, valid samples. Of a
+model that was trained on labels `found` has "logits" too, of the labels in encoder.json.
 """
 
 import dataclasses
@@ -37,6 +38,16 @@ from ecgssl_jax.signals import Statistics, prepare
 ARRAYS, DESCRIPTION, PROGRAM = (
     f"encoder.{ending}" for ending in ("safetensors", "json", "stablehlo")
 )
+_OUTPUTS = ("pooled", "tokens", "tokens_valid", "logits")
+# Of the program, for those who have nothing but these files.
+_INPUTS = {
+    "ecg": (
+        "recordings at `rate` Hz, leads in the order of `leads`, in `unit`; as they are: "
+        "the program itself subtracts `mean`, divides by `std` and clips"
+    ),
+    "lead_valid": "false where a recording lacks a lead, whatever `ecg` has there",
+    "length": "samples from the start that are there, whatever `ecg` has beyond them",
+}
 _FORMAT = "ecgssl_jax encoder"
 _VERSION = 1
 # Where the program may run, wherever it was made.
@@ -122,7 +133,7 @@ def load(folder: str | Path, *, tokens: Any = None) -> tuple[FrozenEncoder, Stat
         data=description["trained_on"],
         evaluated={},
         began_with={},
-        labels=(),
+        labels=tuple(description.get("labels", ())),
         records=0,
         vocabulary=None,
     )
@@ -165,7 +176,7 @@ def make_program(encoder: FrozenEncoder, statistics: Statistics) -> export.Expor
         batch["source"] = source
         batch["ecg"] = prepare(batch, in_millivolts, clip=experiment.data.clip)
         found = method.features(params, extra, batch)
-        return {name: found[name] for name in ("pooled", "tokens", "tokens_valid")}
+        return {name: found[name] for name in _OUTPUTS if name in found}
 
     (batch,) = export.symbolic_shape("batch")
     samples = experiment.data.crop
@@ -226,9 +237,13 @@ def _describe(
         "std": np.asarray(statistics.std)[0].tolist(),
         "program": {
             "platforms": program.platforms,
-            "inputs": {name: str(each) for name, each in inputs.items()},
+            "inputs": {
+                name: {"array": str(each), "what": _INPUTS[name]}
+                for name, each in inputs.items()
+            },
             "outputs": {name: str(each) for name, each in outputs.items()},
         },
+        "labels": run.labels,
         "trained_on": run.data,
         "config": dataclasses.asdict(run.experiment),
         "versions": reporting.describe_run()["versions"],

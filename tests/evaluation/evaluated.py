@@ -52,6 +52,7 @@ def leave(
     seed: int = 0,
     asked: Question | None = None,
     notes: tuple[str, ...] = ("Read me.",),
+    budget: str = "100 %",
     **more: Any,
 ) -> Path:
     """Writes an evaluation with these logits of encoders; returns its folder.
@@ -61,13 +62,19 @@ def leave(
       given: encoder -> logits [n, 2]; the one called `TRAINED` is the run's own.
       seed: of the run.
       asked: whose records these are.
+      budget: of the probes.
       more: of results.json.
     """
     asked = asked or reported()
     rows = [
         Row(
             encoder=name,
-            answers=[(None if name == TRAINED else seed, answer(values, asked))],
+            answers=[
+                (
+                    None if name == TRAINED else seed,
+                    answer(values, asked, budget=budget),
+                )
+            ],
         )
         for name, values in given.items()
     ]

@@ -73,7 +73,7 @@ def test_the_set_itself_is_for_its_folds_to_tell():
 
 def test_a_set_that_is_gone_or_another_one_now_is_unknown():
     (gone,) = found(gone={"content_hash": "g", "folds": None})
-    expected = "holds these is not known of records and patients: it is not in data"
+    expected = "could not be checked for records and patients: it is not in data"
     assert expected in note(gone)
     (changed,) = found(other={"content_hash": "former", "folds": None})
     assert "other contents now" in note(changed)
@@ -99,12 +99,10 @@ def test_what_hashes_cannot_tell_is_not_called_none(sets, changes, text):
     sets[ROOT / "other"] = prepared("o", "xyz", "STU", **changes)
     (each,) = found(other={"content_hash": "o", "folds": None})
     assert each.unknown.startswith(text) and not each.is_known
-    assert f"holds these is not known of {text}" in note(each)
+    assert f"could not be checked for {text}" in note(each)
     sets[ROOT / "other"] = prepared("o", "abz", "STU", **changes)
     (each,) = found(other={"content_hash": "o", "folds": None})
-    assert "saw 2 of these records" in note(each) and "holds more of these" in note(
-        each
-    )
+    assert "saw 2 of these records" in note(each) and "has more of these" in note(each)
 
 
 def test_notes_are_of_what_is_shared():

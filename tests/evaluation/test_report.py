@@ -148,7 +148,9 @@ def test_notes_say_which_fold_was_used_for_what():
     assert "the figures are those of fold 9 (all: 10 records)" in text
     assert "Once selected, linear probes were fitted to fold 4 as well." in text
     assert "Fold 9 is the selection fold" in text
-    assert "saw the signals of fold 9, without labels; the folds of config" in text
+    assert (
+        "saw the signals of fold 9, without labels. A run whose config.data.f" in text
+    )
     assert "95 % intervals over patients" in text
 
 
@@ -190,18 +192,23 @@ def test_how_often_the_test_folds_were_read_is_told():
 
 def test_budgets_are_explained():
     assert "Fewer labels" not in noted(known())
-    assert "Fewer labels: those of so" in noted(known(), found=cells(budget="1 %"))
+    text = noted(known(), found=cells(budget="1 %"))
+    assert "Fewer labels: those of so many patients, drawn anew" in text
+    assert "selected by all labels of fold 4" in text
+    both = cells(budget="1 %") | cells(budget="10 per class")
+    text = noted(known(), found=both)
+    assert "of so many patients or of so many records of each class" in text
 
 
 def test_nothing_keeps_out_what_has_no_fold():
     text = noted(known(trained_on=(-1,)), valid=(-1,))
-    assert "of fold -1 (none), without labels; folds would keep some out" in text
+    assert "of fold -1 (none), without labels. Folds would keep some out" in text
 
 
 def test_labels_that_were_trained_on_make_the_figure_invalid():
     text = noted(known("signals", "labels"))
-    assert "saw the signals and labels of fold 9" in text
-    assert "fold 9: the figure of the pre-trained encoder is no valid one; " in text
+    assert "The training saw the signals and labels of fold 9" in text
+    assert "fold 9: the figures of the trained model are no valid ones. " in text
     assert "without labels" not in text
 
 
@@ -221,7 +228,7 @@ def test_labels_of_other_folds_do_not_make_the_figure_invalid():
     learnt = {"signals": (1, 2, 9), "labels": (1, 2)}
     provenance = Provenance(learnt=learnt, selected_on=(), changed=False)
     text = noted(provenance)
-    assert "saw the signals of fold 9, without labels; the" in text
+    assert "saw the signals of fold 9, without labels. A run" in text
 
 
 def test_own_predictions_are_no_probe():
@@ -240,5 +247,5 @@ def test_zero_shot_has_a_table_of_its_own_and_is_no_probe():
     text = noted(known("signals", "reports"), found=found)
     assert "(linear), fitted to" in text and "Fewer labels" not in text
     assert "zero_shot reads no label: a class has its share of a softmax" in text
-    assert "is no valid figure, nor are those of zero_shot;" in text
+    assert "is no valid figure, nor are those of zero_shot. A run" in text
     assert noted(known(), found=own).startswith("The figures")

@@ -144,7 +144,10 @@ def test_the_description_says_what_a_recording_must_be(folder):
     assert (found["rate"], found["samples"], found["unit"]) == (RATE, CROP, "mV")
     assert tuple(found["leads"]) == LEADS
     np.testing.assert_allclose(found["std"], 0.4, rtol=1e-6)
-    assert found["program"]["inputs"]["ecg"] == "float32[batch,200,12]"
+    inputs = found["program"]["inputs"]
+    assert inputs["ecg"]["array"] == "float32[batch,200,12]"
+    assert "the program itself subtracts" in inputs["ecg"]["what"]
+    assert inputs.keys() == {"ecg", "lead_valid", "length"} and found["labels"] == []
 
 
 def test_an_export_is_for_all_to_read_and_lies_by_itself(workdir, folder):

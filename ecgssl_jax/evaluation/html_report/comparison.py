@@ -13,7 +13,11 @@ from ecgssl_jax.evaluation.html_report.page import (
     facts_list,
     write_page,
 )
-from ecgssl_jax.evaluation.html_report.scoreboard import PROTOCOL_NAMES, Scoreboard
+from ecgssl_jax.evaluation.html_report.scoreboard import (
+    PROTOCOL_NAMES,
+    Scoreboard,
+    by_what,
+)
 from ecgssl_jax.evaluation.html_report.scores import (
     budget_curves,
     distances_by_task,
@@ -114,7 +118,8 @@ def verdicts(found: Compared) -> list[str]:
     if key is None:
         return []
     cell = found.cells[key]
-    texts = [f"{escape(key.task)}: {escape(first)} {_with_interval(cell)}"]
+    what = f"{key.task}, {by_what(key)}"
+    texts = [f"{escape(what)}: {escape(first)} {_with_interval(cell)}"]
     for name in others[:_SENTENCES]:
         other = found.cells.get(key._replace(encoder=name))
         if other is not None and first in other.against:

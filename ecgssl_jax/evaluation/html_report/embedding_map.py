@@ -52,13 +52,16 @@ def map_picture(material: Material) -> Picture | None:
         if len(rows) < len(asked.rows)
         else ""
     )
+    learnt = "The encoder was shown none of these colours."
+    if dict(material.method).get("name") == "supervised":
+        learnt = "The encoder was trained on labels."
     return Picture(
         name="map",
         title=f"A map of the embeddings: {asked.name}",
         caption=(
             f"The reported records{drawn}, by t-SNE of their pooled features: those that "
-            "the encoder finds alike lie together. The encoder was shown none of these "
-            "colours. Distances between islands, and their sizes, mean nothing." + words
+            f"the encoder finds alike lie together. {learnt} Distances between islands, "
+            f"and their sizes, mean nothing.{words}"
         ),
         charts=[_chart(places, kinds, names, material.encoder)],
         legend=legend,

@@ -5,7 +5,7 @@ import numpy as np
 from ecgssl_jax.evaluation.html_report.material import Material
 from ecgssl_jax.evaluation.html_report.neighbours import millivolts
 from ecgssl_jax.evaluation.html_report.page import escape, facts_list
-from ecgssl_jax.evaluation.html_report.scoreboard import PROTOCOL_NAMES
+from ecgssl_jax.evaluation.html_report.scoreboard import PROTOCOL_NAMES, by_what
 from ecgssl_jax.evaluation.html_report.tables import bracket
 from ecgssl_jax.evaluation.intervals import Interval
 from ecgssl_jax.evaluation.markdown import figure, minus, signed_figure
@@ -71,7 +71,7 @@ def verdicts(material: Material) -> list[str]:
         cell = material.cells[key]
         text = (
             f"{escape(task)}: <b>{figure(cell.mean())}</b> "
-            f"<span>{bracket(cell.interval)}</span>"
+            f"<span>{bracket(cell.interval)} {escape(by_what(key))}</span>"
         )
         if cell.against:
             text += _distances(material, key)

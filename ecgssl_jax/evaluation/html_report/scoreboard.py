@@ -6,7 +6,7 @@ from typing import get_args
 
 from ecgssl_jax.evaluation.html_report.ink import SERIES
 from ecgssl_jax.evaluation.scoring import NO_LABELS
-from ecgssl_jax.evaluation.settings import SUPERVISED, Protocol
+from ecgssl_jax.evaluation.settings import SUPERVISED, TUNING, Protocol
 from ecgssl_jax.evaluation.summary import Cell, Key
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -20,6 +20,9 @@ PROTOCOL_NAMES = {
     "predictions": "its own predictions",
     "zero_shot": "zero-shot by texts",
 }
+# Whom a page is about, in the order of preference: of a model that predicts, what it
+# says itself is what people will use.
+_FIRST = ("predictions", *(name for name in PROTOCOLS if name != "predictions"))
 # Colour and mark of the encoders beside a trained one.
 _BASELINES = {
     "log spectrum": ("faint", "diamond"),
@@ -80,7 +83,7 @@ class Scoreboard:
                 found[name] = "faint", "diamond" if spectrum else "ring"
         return found
 
-    def main(self, task: str, among: Sequence[str] = PROTOCOLS) -> Key | None:
+    def main(self, task: str, among: Sequence[str] = _FIRST) -> Key | None:
         """The first trained encoder's cell that stands for a task, if it has any.
 
         By the first of these protocols that was run, with the most labels.
@@ -116,6 +119,26 @@ class Scoreboard:
             for name, other in found.items()
             if other in self.cells and name != key.encoder
         }
+
+
+def by_what(key: Key) -> str:
+    """'by a linear probe, 10 % of the labels'."""
+    name = PROTOCOL_NAMES[key.protocol]
+    article = {"linear": "a ", "attention": "an "}.get(key.protocol, "")
+    verb = "" if key.protocol in TUNING else "by "
+    budget = (
+        "" if key.budget in ("100 %", NO_LABELS) else f", {budget_name(key.budget)}"
+    )
+    return f"{verb}{article}{name}{budget}"
+
+
+def budget_name(budget: str) -> str:
+    """As people say it."""
+    if budget == NO_LABELS:
+        return "without any label"
+    if budget == "100 %":
+        return "all labels"
+    return f"{budget} of the labels" if "%" in budget else f"labels of {budget}"
 
 
 def budget_size(budget: str) -> tuple[int, float]:

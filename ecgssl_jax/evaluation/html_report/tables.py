@@ -4,7 +4,11 @@ from collections.abc import Mapping
 
 from ecgssl_jax.evaluation.html_report.material import Material
 from ecgssl_jax.evaluation.html_report.page import escape, table
-from ecgssl_jax.evaluation.html_report.scoreboard import PROTOCOL_NAMES, Scoreboard
+from ecgssl_jax.evaluation.html_report.scoreboard import (
+    PROTOCOL_NAMES,
+    Scoreboard,
+    budget_name,
+)
 from ecgssl_jax.evaluation.intervals import Interval
 from ecgssl_jax.evaluation.markdown import figure, mean_figure, minus, signed_figure
 from ecgssl_jax.evaluation.scoring import NO_LABELS
@@ -16,7 +20,8 @@ def score_tables(board: Scoreboard) -> list[str]:
     found = []
     for budget in reversed(board.budgets):
         cells = {k: c for k, c in board.cells.items() if k.budget == budget}
-        name = _budget_name(budget)
+        name = budget_name(budget)
+        name = name[0].upper() + name[1:]
         made = _score_table(board, cells, name)
         if found and budget != NO_LABELS:
             # The curves show them too.
@@ -32,14 +37,6 @@ def score_tables(board: Scoreboard) -> list[str]:
             "last digits: .812(04) is .812 with .004."
         )
     return [*found, f'<p class="aside">{text}</p>']
-
-
-def _budget_name(budget: str) -> str:
-    if budget == NO_LABELS:
-        return "Without any label"
-    if budget == "100 %":
-        return "All labels"
-    return f"{budget} of the labels" if "%" in budget else budget
 
 
 def _score_table(board: Scoreboard, cells: Mapping[Key, Cell], name: str) -> str:

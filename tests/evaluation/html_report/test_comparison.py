@@ -96,7 +96,7 @@ def test_one_row_alone_has_a_page_without_distances():
 
 def test_the_sentences_begin_with_the_first_row():
     texts = [re.sub(r"<[^>]+>", "", x) for x in verdicts(make_compared())]
-    assert texts[0].startswith("labels: one .") and len(texts) == 3
+    assert texts[0].startswith("labels, by a linear probe: one .") and len(texts) == 3
     assert all("against one" in text or "than one" in text for text in texts[1:])
 
 

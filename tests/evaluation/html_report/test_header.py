@@ -45,16 +45,22 @@ def with_difference(difference, low, high):
     [
         (
             (0.02, 0.01, 0.03),
-            "labels: .820 [.780, .830], +.020 [+.010, +.030] more than the random encoder",
+            (
+                "labels: .820 [.780, .830] by a linear probe, +.020 [+.010, +.030] more "
+                "than the random encoder"
+            ),
         ),
         (
             (-0.02, -0.03, -0.01),
-            "labels: .780 [.780, .830], −.020 [−.030, −.010] against the random encoder",
+            (
+                "labels: .780 [.780, .830] by a linear probe, −.020 [−.030, −.010] "
+                "against the random encoder"
+            ),
         ),
         (
             (0.02, -0.01, 0.05),
             (
-                "labels: .820 [.780, .830], +.020 [−.010, +.050] against the random encoder: "
+                "labels: .820 [.780, .830] by a linear probe, +.020 [−.010, +.050] against the random encoder: "
                 "other patients might have put them the other way round"
             ),
         ),
@@ -63,6 +69,26 @@ def with_difference(difference, low, high):
 def test_one_sentence_says_what_the_training_was_worth(difference, text):
     (found,) = verdicts(with_difference(*difference))
     assert plain(found) == text
+
+
+def test_a_model_that_predicts_is_judged_by_its_own_predictions():
+    material = make_material(
+        protocols=("linear", "predictions"), method={"name": "supervised"}
+    )
+    (found,) = verdicts(material)
+    assert "by its own predictions" in plain(found)
+
+
+@pytest.mark.parametrize(
+    ("budget", "text"),
+    [
+        ("10 %", "by a linear probe, 10 % of the labels"),
+        ("10 per class", "by a linear probe, labels of 10 per class"),
+    ],
+)
+def test_fewer_labels_are_named(budget, text):
+    (found,) = verdicts(make_material(budgets=(budget,)))
+    assert text in plain(found)
 
 
 def test_without_labels_the_sentence_is_of_the_retrieval():
