@@ -5,7 +5,8 @@ come together, with all their labels. Two things make the usual bootstrap too na
 where labels are rare, as most are: a draw that has lost a label's few positives says
 nothing of it, and the few that are there vary less among themselves than in truth. So
 the variance of a rare label leans on a model's (Hanley & McNeil), which is calibrated
-on the frequent labels of the same scores. An AUROC stays what it is if labels and scores are
+on the frequent labels of the same scores. The model of a difference knows how alike two
+encoders rank the records. A few patients with most of the records count as few. An AUROC stays what it is if labels and scores are
 turned round: a label that nearly all have is as rare as one that nearly none have.
 `benchmarks/interval_coverage.py` shows the coverage.
 """
@@ -15,11 +16,13 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
+from scipy.stats import rankdata
 
 from ecgssl_jax.evaluation import metrics, resampling
 
 # In what follows, a label's cases are the patients of its rarer kind: with a positive record,
-# or with a negative one.
+# or with a negative one; as many as there would have to be, if they had equally many records
+# (Kish, Survey Sampling, 1965, section 8.2).
 # Cases that a label needs to calibrate the model.
 _CALIBRATING = 20
 # The model counts as much as so many cases.
@@ -52,8 +55,8 @@ class LabelInterval(Interval):
     """Of one label's AUROC.
 
     Attributes:
-      patients: its cases, those of its rarer kind.
-      trusted: whether these are enough for the interval to be the data's own.
+      patients: of its rarer kind.
+      trusted: whether its cases are enough for the interval to be the data's own.
     """
 
     patients: int
@@ -68,12 +71,17 @@ class _Sample:
       columns: [K], of the labels.
       auroc: [K].
       influence: [G, K], of each of G patients: what the AUROC owes to it.
-      cases, others: [K], patients with a record of the rarer kind, of the other kind.
+      ranks: [N, K], of the records of the kind that is not rarer, among themselves: with
+        the mean 0 and the length 1; 0 of the others.
+      patients: [K], with a record of the rarer kind.
+      cases, others: [K], as many of this kind, and of the other, as they count for.
     """
 
     columns: np.ndarray
     auroc: np.ndarray
     influence: np.ndarray
+    ranks: np.ndarray
+    patients: np.ndarray
     cases: np.ndarray
     others: np.ndarray
 
@@ -163,7 +171,7 @@ def _of_labels(
             low=float(low[k]),
             high=float(high[k]),
             level=level,
-            patients=int(sample.cases[k]),
+            patients=int(sample.patients[k]),
             trusted=bool(sample.cases[k] >= TRUSTED_PATIENTS),
         )
         for k, column in enumerate(sample.columns)
@@ -193,9 +201,7 @@ class Resampled:
         model = self.sample.model_variance()
         wanted = _calibrated(self.sample.variance, model, self.sample.cases)
         found = _percentiles(self.drawn, wanted, seed=self.seed, level=level)
-        # The noise knows no bounds.
-        low, high = (min(max(end, 0.0), 1.0) for end in (found.low, found.high))
-        return dataclasses.replace(found, low=low, high=high)
+        return _within(found, 0.0, 1.0)
 
     def labels(
         self, names: Sequence[str], level: float = 0.95
@@ -213,10 +219,14 @@ class Resampled:
         if self.drawn.shape != other.drawn.shape or self.seed != other.seed:
             raise ValueError("paired intervals need the same labels, records and draws")
         variance = ((one.influence - two.influence) ** 2).sum(axis=0)
-        model = one.model_variance() + two.model_variance()
-        wanted = _calibrated(variance, model, one.cases, paired=True)
+        models = one.model_variance(), two.model_variance()
+        # What they have in common: Hanley & McNeil, Radiology 148, 1983.
+        shared = _correlation(one, two) * np.sqrt(models[0] * models[1])
+        model = np.maximum(models[0] + models[1] - 2 * shared, 0)
+        wanted = _calibrated(variance, model, one.cases)
         difference = self.drawn - other.drawn
-        return _percentiles(difference, wanted, seed=self.seed, level=level)
+        found = _percentiles(difference, wanted, seed=self.seed, level=level)
+        return _within(found, -1.0, 1.0)
 
 
 def resample(
@@ -250,6 +260,7 @@ def _sample(scores, labels, patients, known) -> _Sample:
         samples[0],
         auroc=np.mean([each.auroc for each in samples], axis=0),
         influence=np.mean([each.influence for each in samples], axis=0),
+        ranks=_unit(np.mean([each.ranks for each in samples], axis=0)),
     )
 
 
@@ -264,19 +275,26 @@ def _sample_of_one(scores, labels, patients, known) -> _Sample:
     placed = metrics.placements(scores, labels, known)
     auroc = metrics.auroc(scores, labels, known)
     _, group = np.unique(patients, return_inverse=True)
-    influence, counts = np.zeros(labels.shape), []
+    influence = np.zeros(labels.shape)
+    patients_of, counts = [], []
     for kind in kinds:
         kind = kind[:, columns]
-        count = (_by_patient(kind, group) > 0).sum(axis=0)
+        records = _by_patient(kind, group)
+        count = records.sum(axis=0) ** 2 / (records**2).sum(axis=0)
         # One degree of freedom for the mean of each kind. Obuchowski, Biometrics 53,
         # 1997.
         share = np.sqrt(count / np.maximum(count - 1, 1)) / kind.sum(axis=0)
         influence = influence + share * kind * (placed - auroc)
         counts.append(count)
+        patients_of.append((records > 0).sum(axis=0))
+    positives_are_cases = counts[0] <= counts[1]
+    frequent = np.where(positives_are_cases, known & ~labels, known & labels)
     return _Sample(
         columns=columns,
         auroc=auroc,
         influence=_by_patient(influence, group),
+        ranks=_ranks(scores, frequent),
+        patients=np.where(positives_are_cases, *patients_of),
         cases=np.minimum(*counts),
         others=np.maximum(*counts),
     )
@@ -295,21 +313,42 @@ def _by_patient(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _calibrated(variance, model, cases, *, paired: bool = False) -> np.ndarray:
+def _ranks(scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """[N, K] of scores [N, K]: of the chosen records of a column, as `_Sample` has it."""
+    found = np.zeros(scores.shape)
+    for k, rows in enumerate(chosen.T):
+        ranks = rankdata(scores[rows, k])
+        found[rows, k] = ranks - ranks.mean()
+    return _unit(found)
+
+
+def _unit(columns: np.ndarray) -> np.ndarray:
+    length = np.sqrt((columns**2).sum(axis=0))
+    return columns / np.where(length > 0, length, 1)
+
+
+def _correlation(one: _Sample, two: _Sample) -> np.ndarray:
+    """[K]: of the ranks that two encoders give the same records (Spearman's)."""
+    return (one.ranks * two.ranks).sum(axis=0)
+
+
+def _within(interval: Interval, least: float, most: float) -> Interval:
+    """Its bounds, which noise may have driven beyond what is possible."""
+    low, high = (min(max(end, least), most) for end in (interval.low, interval.high))
+    return dataclasses.replace(interval, low=low, high=high)
+
+
+def _calibrated(variance, model, cases) -> np.ndarray:
     """[K]: the sample's own variances, the rarer the nearer to the model's.
 
-    The model's are first scaled to the sample's by the labels with enough cases. The
-    model of a difference knows nothing of what two encoders have in common, which may
-    be nearly all: `paired`, it is scaled by the other labels where none has enough.
+    The model's are first scaled to the sample's by the labels with enough cases.
     """
     weight = (cases >= _CALIBRATING).astype(float)
-    if paired and not weight.any():
-        weight = cases - 1.0
     scale = 1.0
-    if weight.any():
+    if (weight * model).any():
         scale = (weight * variance).sum() / (weight * model).sum()
-        # Without any error there is one all the same; two encoders may be the same one.
-        scale = scale or (0.0 if paired else 1.0)
+        # Without any error there is one all the same.
+        scale = scale or 1.0
     own = cases - 1
     return (variance * own + scale * model * _MODEL_WEIGHT) / (own + _MODEL_WEIGHT)
 
