@@ -7,7 +7,6 @@ Recordings are prepared as those of a prepared set are, and refused for the same
 """
 
 import dataclasses
-import math
 import numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from ecgssl_jax.settings import ConfigError, near
 from ecgssl_jax.signals import Statistics
 
 _LARGEST_BATCH = 256  # windows
+_MOST_HZ = 1e6
 
 
 def load(
@@ -133,7 +133,8 @@ class Encoder:
         Resampled to the encoder's rate, leads in its order, absent leads missing (as are
         flat ones), short gaps interpolated, normalised by the training set's statistics,
         and cut into windows, side by side; what remains is one too if it is at least
-        half a window.
+        half a window. A recording is judged as a whole, however long: a lead that is flat
+        in one window only is no missing lead, as it would be in a prepared set of windows.
 
         Args:
           ecg: [T, C] or [B, T, C], of any real dtype; NaN where a sample is missing. A
@@ -156,7 +157,7 @@ class Encoder:
             be used, with the reason: too short, flat, a long gap, implausible amplitudes.
         """
         ecg = _array(ecg)
-        _check(ecg, rate, leads)
+        _check(ecg, rate, leads, unit)
         columns = stated_columns(leads)
         factor = np.float32(millivolts_per_unit(unit))
         windows = []
@@ -212,7 +213,7 @@ class _Signals:
 
 def _array(ecg) -> np.ndarray:
     try:
-        return np.asarray(ecg)
+        return np.asanyarray(ecg)
     except ValueError as error:
         raise ValueError(
             "ecg: recordings of different shapes make no array; lengthen the shorter "
@@ -220,8 +221,9 @@ def _array(ecg) -> np.ndarray:
         ) from error
 
 
-def _check(ecg: np.ndarray, rate: float, leads: Sequence[str]) -> None:
-    if isinstance(leads, str):
+def _check(ecg: np.ndarray, rate: float, leads: Sequence[str], unit: str) -> None:
+    names = [] if leads is None or isinstance(leads, str) else list(leads)
+    if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"leads={leads!r}: expected a list of names, such as {LEADS}")
     if not ecg.size:
         raise ValueError(f"ecg of shape {ecg.shape}: there is nothing in it")
@@ -237,5 +239,9 @@ def _check(ecg: np.ndarray, rate: float, leads: Sequence[str]) -> None:
         np.issubdtype(ecg.dtype, np.floating) or np.issubdtype(ecg.dtype, np.integer)
     ):
         raise ValueError(f"ecg of dtype {ecg.dtype}: expected real numbers")
-    if not (isinstance(rate, numbers.Real) and 0 < rate < math.inf):
+    if not (isinstance(rate, numbers.Real) and 0 < rate < _MOST_HZ):
         raise ValueError(f"rate={rate!r}: expected the sampling rate in Hz")
+    if not isinstance(unit, str):
+        raise ValueError(f"unit={unit!r}: expected a name, such as 'mV'")
+    if isinstance(ecg, np.ma.MaskedArray):
+        raise ValueError("ecg: a masked array; give NaN where a sample is missing")

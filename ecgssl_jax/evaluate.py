@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 import datetime
 import inspect
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from absl import logging
 from ecgssl_jax import assembly, config_files, reporting, runs
 from ecgssl_jax.checkpoint import silence_echoes
 from ecgssl_jax.data.prepared import PreparedSet
+from ecgssl_jax.digest import digest_files
 from ecgssl_jax.errors import UserError, exit_with_message
 from ecgssl_jax.evaluation import (
     labels,
@@ -39,7 +39,7 @@ from ecgssl_jax.evaluation import (
     retrieval,
 )
 from ecgssl_jax.evaluation.contenders import make_contenders, trained_name
-from ecgssl_jax.evaluation.earlier import keep_earlier
+from ecgssl_jax.evaluation.earlier import count_test_read, keep_earlier
 from ecgssl_jax.evaluation.html_report.material import Material
 from ecgssl_jax.evaluation.html_report.page import delete_page
 from ecgssl_jax.evaluation.html_report.write import write as write_report
@@ -178,6 +178,8 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
         # Retrieval alone, which needs no probe: on the set as a whole.
         split = dataclasses.replace(split, report=(-1,))
     asked = [questions.question(prepared, task, split) for task in tasks]
+    folder = _folder(args, encoder.run, prepared)
+    reads = count_test_read(folder) if args.test else 0
     zero_shot = wanted_zero_shot(encoder, prepared, tasks, settings)
     if encoder.method.labels is not None:
         settings = settings.also("predictions")
@@ -214,9 +216,7 @@ def evaluate(args: argparse.Namespace, settings: Evaluation) -> dict[str, Any]:
         level=settings.level,
         provenance=provenance,
     )
-    reads = 0
     if args.test:
-        reads = 1 + _earlier_reads(_folder(args, encoder.run, prepared))
         notes.insert(0, report.test_note(split, reads))
     standing = standing_of(
         split,
@@ -255,6 +255,12 @@ def _open(
     if test:
         split = final_split(train, valid, settings.test_folds)
     else:
+        both = sorted({*train, *valid} & set(settings.test_folds))
+        if both:
+            raise ConfigError(
+                f"folds {both} are test folds, which only --test reads; if they are none "
+                "here, name those that are: --config.test_folds, () for none"
+            )
         split = validation_split(train, valid)
     data = experiment.data
     data = dataclasses.replace(data, root=settings.root or data.root)
@@ -369,6 +375,7 @@ def _publish(
     if moved is not None:
         print(f"what was in {folder}, of another evaluation, is in {moved} now")
     kept = [predictions.write(folder, outcome.reported, cells)] if cells else []
+    document["predictions_sha256"] = digest_files(kept) if kept else None
     written = [*report.write(folder, text, document, cells), *kept]
     print(f"\n{text}\n", flush=True)
     if settings.report:
@@ -420,15 +427,6 @@ def _folder(args: argparse.Namespace, run: runs.Run, prepared: PreparedSet) -> P
     if args.test:
         parts.append("test")
     return args.workdir / "-".join(parts)
-
-
-def _earlier_reads(folder: Path) -> int:
-    """How often the test folds were read for the results in the folder."""
-    try:
-        document = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        return int(document["test_reads"])
-    except (OSError, ValueError, KeyError):
-        return 0
 
 
 def _places(

@@ -2,8 +2,8 @@
 
 One model learns all tasks of the set at once, on the folds that probes are fitted to;
 of its steps the one counts whose own predictions are best on the selecting folds. The
-runs lie in a folder; what is there is not trained again, and what was interrupted goes
-on. What a model said of the reported records is kept beside it.
+runs lie in a folder; what is there, of the same code, is not trained again, and what was
+interrupted goes on. What a model said of the reported records is kept beside it.
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ import numpy as np
 from ecgssl_jax import digest, reporting, runs
 from ecgssl_jax.assembly import make_task
 from ecgssl_jax.checkpoint_reading import saved_meta
+from ecgssl_jax.code_digest import digest_code
 from ecgssl_jax.config_completion import complete
 from ecgssl_jax.data.prepared import PreparedSet
 from ecgssl_jax.evaluation.budget import Budget, parse_budget
@@ -40,8 +41,14 @@ from ecgssl_jax.evaluation.summary import Row
 from ecgssl_jax.experiment import parse
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.train import TrainingDiverged, train
-from ecgssl_jax.workdir_lock import only_run
+from ecgssl_jax.workdir_lock import WorkdirError, only_run
 
+# Of this package, what a training depends on.
+_CODE = (
+    *("assembly.py", "config_completion.py", "data", "evaluation/online.py"),
+    *("evaluation/probes", "finetuning.py", "methods", "models", "optim.py"),
+    *("signals", "start.py", "state.py", "step.py", "train.py"),
+)
 # Shares of the steps that few labels take at least.
 _LEAST, _LEAST_FROM_SCRATCH = 0.1, 0.4
 
@@ -122,13 +129,19 @@ class FineTuner:
         found = KeptLogits.read(workdir, rows)
         if found is None:
             model = self.trained(budget, seed, probe_first=probe_first, scratch=scratch)
-            found = KeptLogits(
-                rows=rows,
-                logits=model.encode(self.prepared, rows)["logits"],
+            # Of all reported records, for evaluations of other tasks.
+            fold = self.prepared.index["fold"]
+            every = np.flatnonzero(np.isin(fold, self.split.report))
+            every = np.union1d(every, rows)
+            KeptLogits(
+                rows=every,
+                logits=model.encode(self.prepared, every)["logits"],
                 step=model.run.step,
                 records=model.run.records,
-            )
-            found.write(workdir)
+            ).write(workdir)
+            found = KeptLogits.read(workdir, rows)
+            if found is None:
+                raise OSError(f"what was written to {workdir} cannot be read back")
         return found
 
     def trained(
@@ -237,7 +250,7 @@ class FineTuner:
             leaves = map(np.asarray, jax.tree.leaves(kept))
             start["encoder"] = [digest.digest_numpy(leaf) for leaf in leaves]
         data["root"] = self.prepared.metadata["content_hash"]
-        described = {**config, "start": start, "data": data}
+        described = {**config, "start": start, "data": data, "code": digest_code(_CODE)}
         text = json.dumps(described, sort_keys=True, default=list)
         number = hashlib.sha256(text.encode()).hexdigest()[:12]
         method = config["method"]
@@ -262,7 +275,8 @@ def with_tuned_rows(
       The rows, and a note on each model that could not be trained.
 
     Raises:
-      ConfigError, TrainingDiverged: no model could be trained, and there is no probe.
+      ConfigError, TrainingDiverged, WorkdirError: no model could be trained, and there
+        is no probe.
     """
     protocols: list[Protocol] = [each for each in TUNING if each in settings.protocols]
     failures: list[tuple[str, Exception]] = []
@@ -279,7 +293,7 @@ def with_tuned_rows(
                         questions, parse_budget(text), seed, some, scratch=scratch
                     )
                 )
-            except (ConfigError, TrainingDiverged) as error:
+            except (ConfigError, TrainingDiverged, WorkdirError) as error:
                 which = f"{whose}, {' and '.join(some)}, {text}, seed {seed}"
                 reporting.say(f"no figures of {which}: {error}")
                 failures.append((which, error))

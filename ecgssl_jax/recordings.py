@@ -92,9 +92,10 @@ class Recordings:
 
     def name_rejected(self, output: Path) -> None:
         """Writes OUTPUT.rejected.csv if some could not be used, and says so."""
-        if not self.rejected:
-            return
         path = output.with_name(f"{output.name}.rejected.csv")
+        if not self.rejected:
+            path.unlink(missing_ok=True)  # of an earlier output
+            return
         with path.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("record", "reason"), *self.rejected])
         print(f"{len(self.rejected)} recordings are left out; {path} says why")

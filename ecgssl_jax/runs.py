@@ -123,6 +123,8 @@ def _is_step(path: Path) -> bool:
 
 def _checkpoints(path: Path, which: str) -> Path:
     """The folder of the best ones, of the newest, or of one step."""
+    if which not in ("best", "newest"):
+        raise ConfigError(f"which={which!r}: expected 'best' or 'newest'")
     workdir = workdir_of(path)
     if not workdir.is_dir():
         raise FileNotFoundError(

@@ -341,6 +341,46 @@ def test_records_that_another_set_had_are_in_the_standing(
     assert any("saw 2 of these records" in note for note in document["notes"])
 
 
+def test_test_folds_are_no_validation_folds(workdir, capsys, tmp_path):
+    flags = [f"--workdir={workdir}", "--config.valid_folds=10", *BARE]
+    assert "folds [10] are test folds, which only --test reads" in fails(capsys, *flags)
+    flags += ["--config.test_folds=()", f"--output={tmp_path}"]
+    evaluate.main(flags)
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert document["folds"]["report"] == [10] and not document["test_reads"]
+
+
+def test_a_read_of_the_test_folds_counts_however_it_ends(
+    workdir, tmp_path, monkeypatch
+):
+    flags = [f"--workdir={workdir}", "--test", f"--output={tmp_path}", *BARE]
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "summarise", killed)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            evaluate.main(flags)
+    evaluate.main(flags)
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert document["test_reads"] == 2
+
+
+def test_results_of_other_settings_are_kept(workdir, tmp_path, capsys):
+    flags = [f"--workdir={workdir}", f"--output={tmp_path}", *BARE]
+    evaluate.main(flags)
+    evaluate.main([*flags, "--config.budgets=50 %"])
+    assert f"is in {tmp_path / 'earlier/1'} now" in capsys.readouterr().out
+    budgets = [
+        json.loads((folder / "results.json").read_text())["settings"]["budgets"]
+        for folder in (tmp_path / "earlier/1", tmp_path)
+    ]
+    assert budgets == [["100 %"], ["50 %"]]
+    evaluate.main([*flags, "--config.budgets=50 %"])
+    assert not (tmp_path / "earlier/2").exists()
+
+
 def test_one_training_fold_is_enough_for_the_test_folds(workdir, tmp_path):
     folds = ["--config.train_folds=8", "--config.valid_folds=9", "--test"]
     evaluate.main([f"--workdir={workdir}", f"--output={tmp_path}", *BARE, *folds])
@@ -433,7 +473,7 @@ def test_a_run_on_reports_is_scored_by_retrieval_on_the_validation_folds(
     meclip, capsys
 ):
     workdir = meclip / "run"
-    bare_run = functools.partial(run, workdir, *BARE)
+    bare_run = functools.partial(run, workdir, "--config.test_folds=()", *BARE)
     found = bare_run()["retrieval"]
     prepared = open_prepared(meclip / "synthetic")
     reports = prepared.index["text"][np.isin(prepared.index["fold"], MECLIP_FOLDS)]
@@ -483,7 +523,7 @@ def test_a_run_on_reports_answers_without_labels_where_there_are_prompts(
     texts = {name: [name.replace("_", " ")] for name in prepared.labels}
     prompts = tmp_path / "prompts.json"
     prompts.write_text(json.dumps({"english": texts}))
-    bare_run = functools.partial(run, meclip / "run", *BARE)
+    bare_run = functools.partial(run, meclip / "run", "--config.test_folds=()", *BARE)
     document = bare_run(f"--config.prompts={prompts}", "--checkpoint=newest")
     (found,) = (x for x in document["results"] if x["protocol"] == "zero_shot")
     assert found["encoder"].startswith("pre-") and found["budget"] == "0 %"
@@ -522,7 +562,8 @@ def test_a_run_on_reports_answers_without_labels_where_there_are_prompts(
     message = "zero-shot is left out: there are no prompts for the labels of synthetic"
     assert message in capsys.readouterr().out
     workdir = f"--workdir={meclip / 'run'}"
-    asked = fails(capsys, workdir, "--config.protocols=zero_shot")
+    flags = [workdir, "--config.test_folds=()", "--config.protocols=zero_shot"]
+    asked = fails(capsys, *flags)
     assert "there are no prompts for the labels of synthetic" in asked
 
 

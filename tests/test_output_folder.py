@@ -32,6 +32,16 @@ def test_a_file_is_there_once_it_is_whole(tmp_path):
     assert path.read_text() == "whole" and list(path.parent.iterdir()) == [path]
 
 
+def test_two_writers_do_not_meet(tmp_path):
+    path = tmp_path / "file"
+    with whole_file(path) as first:
+        first.write_text("first")
+        with whole_file(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_file_that_fails_leaves_the_former_one(tmp_path):
     path = tmp_path / "file"
     path.write_text("former")

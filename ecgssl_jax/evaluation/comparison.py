@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import numpy as np
 
+from ecgssl_jax.digest import digest_files
 from ecgssl_jax.evaluation import predictions
 from ecgssl_jax.evaluation.predictions import Predictions
 from ecgssl_jax.evaluation.questions import Question
-from ecgssl_jax.evaluation.scoring import Answer, scored
+from ecgssl_jax.evaluation.scoring import NO_LABELS, Answer, scored
 from ecgssl_jax.evaluation.settings import TUNING, Protocol
 from ecgssl_jax.evaluation.standing import Standing
 from ecgssl_jax.evaluation.summary import Cell, Key, Row
@@ -77,6 +78,12 @@ def read(folder: Path) -> Evaluated:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     known = {key.encoder for key in found.logits}
+    of = document.get("predictions_sha256")
+    if of is not None and of != digest_files([folder / predictions.FILE]):
+        raise ConfigError(
+            f"{path} is not of the predictions beside it, but of another evaluation in "
+            "the same folder; evaluate the run again with python -m ecgssl_jax.evaluate"
+        )
     if not _NEEDED <= document.keys() or document["encoder"] not in known:
         raise ConfigError(
             f"{path} and the predictions beside it are not of one version; evaluate the "
@@ -310,24 +317,47 @@ def notes_of(contestants: Sequence[Contestant], cells: Mapping[Key, Cell]) -> li
 def _other_settings(
     runs: Sequence[Evaluated], cells: Mapping[Key, Cell]
 ) -> Iterator[str]:
-    """Of protocols that are compared, settings that the evaluations do not share."""
-    parts = {"attention": ["attention"], "finetuning": list(TUNING)}
-    for part, protocols in parts.items():
-        if not {key.protocol for key in cells} & set(protocols):
+    """Settings that the evaluations do not share, and that figures compared depend on."""
+    protocols = {key.protocol for key in cells}
+    budgets = {key.budget for key in cells} - {"100 %", NO_LABELS}
+    parts = {
+        # Tasks are fitted together, and move each other's attention probes.
+        "attention": {"attention"},
+        "tasks": {"attention"},
+        "finetuning": {*TUNING},
+        "prompts": {"zero_shot"},
+        "prompt_languages": {"zero_shot"},
+        # Of budgets, whose records; of all labels, only an attention probe's start.
+        "seeds": protocols if budgets else {"attention", *TUNING},
+    }
+    for part, concerned in parts.items():
+        if not protocols & concerned:
             continue
-        first, *others = (dict(run.document["settings"][part]) for run in runs)
+        first, *others = (_settings(run, part) for run in runs)
         for run, other in zip(runs[1:], others, strict=True):
-            differing = [key for key in first if first[key] != other.get(key)]
             listed = [
-                f"{key} {other.get(key)} instead of {first[key]}"
-                for key in differing
-                if key != "folder"
+                f"{key} {other.get(key)} instead of {first.get(key)}"
+                for key in {**first, **other}
+                if first.get(key) != other.get(key)
             ]
             if listed:
                 yield (
                     f"{run.folder} and {runs[0].folder} have other settings of {part}: "
                     f"{', '.join(listed)}. What differs may be due to that."
                 )
+
+
+def _settings(run: Evaluated, part: str) -> dict[str, Any]:
+    """Of one part; a single value by the part's name. Without where things lie."""
+    if part == "seeds":
+        seeds = run.document["settings"]["seeds"]
+        # By default the run's own: of another one there are others.
+        return {} if seeds is None else {part: seeds}
+    if part == "tasks":
+        return {part: sorted(run.predictions.questions)}
+    found = run.document["settings"].get(part)
+    found = found if isinstance(found, Mapping) else {part: found}
+    return {key: value for key, value in found.items() if key != "folder"}
 
 
 def _not_shared(

@@ -1,10 +1,11 @@
-"""Results of another evaluation in the same folder, which new ones must not replace."""
+"""What earlier evaluations left in the same folder, which new ones must not replace."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ecgssl_jax.output_folder import whole_file
 from ecgssl_jax.settings import changes
 
 # Of results.json, what says which figures they are.
@@ -19,6 +20,23 @@ _FILES = (
     "report.html",
     "report",
 )
+
+
+_READS = "test_reads.txt"
+
+
+def count_test_read(folder: Path) -> int:
+    """How often the test folds were read for results in the folder, this time included.
+
+    Counted before they are read: whoever has seen a figure may have ended the process.
+    """
+    try:
+        reads = int((folder / _READS).read_text(encoding="utf-8")) + 1
+    except (OSError, ValueError):
+        reads = 1
+    with whole_file(folder / _READS) as partial:
+        partial.write_text(f"{reads}\n", encoding="utf-8")
+    return reads
 
 
 def keep_earlier(folder: Path, document: Mapping[str, Any]) -> Path | None:

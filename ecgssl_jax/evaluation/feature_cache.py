@@ -8,7 +8,6 @@ processes may share the cache: the first to finish puts its folder in place.
 
 import contextlib
 import hashlib
-import inspect
 import json
 import os
 import shutil
@@ -22,13 +21,15 @@ import jax
 import numpy as np
 
 from ecgssl_jax import __version__, digest
+from ecgssl_jax.code_digest import digest_code
 from ecgssl_jax.data.prepared import PreparedSet
-from ecgssl_jax.methods.base import Method
 from ecgssl_jax.rules import path_string
 from ecgssl_jax.runs import FrozenEncoder
 
 # To be raised when features of the same parameters become others.
 _VERSION = 2
+# What features come from, of this package.
+_CODE = ("evaluation/features.py", "methods", "models", "signals")
 _DESCRIPTION = "features.json"
 _RECORDS = 1024  # at a time
 _TRIES = 2
@@ -77,7 +78,7 @@ def describe(
     return {
         "version": _VERSION,
         "package": __version__,
-        "code": _code_of(encoder.method),
+        "code": digest_code(_CODE, encoder.method),
         "parameters": {
             path_string(path): digest.digest_numpy(np.asarray(x)) for path, x in leaves
         },
@@ -91,18 +92,6 @@ def describe(
         "set": prepared.metadata["content_hash"],
         "rows": hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest(),
     }
-
-
-def _code_of(method: Method) -> str:
-    """A digest of the source code that features come from."""
-    package = Path(__file__).parents[1]
-    files = [package / "evaluation/features.py"]
-    for part in ("methods", "models", "signals"):
-        files += sorted((package / part).glob("*.py"))
-    with contextlib.suppress(TypeError):  # of what was defined in a shell
-        # It may be from elsewhere.
-        files.append(Path(inspect.getfile(type(method))))
-    return digest.digest_files(files)
 
 
 def _encode(

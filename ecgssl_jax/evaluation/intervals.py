@@ -21,8 +21,7 @@ from scipy.stats import rankdata
 from ecgssl_jax.evaluation import metrics, resampling
 
 # In what follows, a label's cases are the patients of its rarer kind: with a positive record,
-# or with a negative one; as many as there would have to be, if they had equally many records
-# (Kish, Survey Sampling, 1965, section 8.2).
+# or with a negative one; fewer, where some patients have many more records than others.
 # Cases that a label needs to calibrate the model.
 _CALIBRATING = 20
 # The model counts as much as so many cases.
@@ -275,18 +274,21 @@ def _sample_of_one(scores, labels, patients, known) -> _Sample:
     placed = metrics.placements(scores, labels, known)
     auroc = metrics.auroc(scores, labels, known)
     _, group = np.unique(patients, return_inverse=True)
+    # As many patients, as a share, would tell as much if all had equally many records.
+    # Kish, Survey Sampling, 1965, section 8.2.
+    records = np.bincount(group)
+    evenness = records.sum() ** 2 / (len(records) * (records**2).sum())
     influence = np.zeros(labels.shape)
     patients_of, counts = [], []
     for kind in kinds:
         kind = kind[:, columns]
-        records = _by_patient(kind, group)
-        count = records.sum(axis=0) ** 2 / (records**2).sum(axis=0)
+        patients_of.append((_by_patient(kind, group) > 0).sum(axis=0))
+        count = np.maximum(evenness * patients_of[-1], 1)
         # One degree of freedom for the mean of each kind. Obuchowski, Biometrics 53,
         # 1997.
         share = np.sqrt(count / np.maximum(count - 1, 1)) / kind.sum(axis=0)
         influence = influence + share * kind * (placed - auroc)
         counts.append(count)
-        patients_of.append((records > 0).sum(axis=0))
     positives_are_cases = counts[0] <= counts[1]
     frequent = np.where(positives_are_cases, known & ~labels, known & labels)
     return _Sample(

@@ -21,7 +21,7 @@ class KeptLogits:
     """Of one model.
 
     Attributes:
-      rows: [n] int64, the records' places in their set.
+      rows: [n] int64, the records' places in their set, ascending.
       logits: [n, Y] float32, in the order of `rows`.
       step: the model's.
       records: that the model was trained on.
@@ -43,7 +43,7 @@ class KeptLogits:
 
     @classmethod
     def read(cls, folder: Path, rows: np.ndarray) -> Self | None:
-        """None where nothing, nothing intact or nothing of just these rows is kept."""
+        """Of these rows alone; None where some are not kept, or nothing is intact."""
         try:
             with np.load(folder / FILE) as file:
                 found = cls(
@@ -55,4 +55,7 @@ class KeptLogits:
         # What a cut or altered file may raise.
         except (OSError, ValueError, KeyError, EOFError, zlib.error, BadZipFile):
             return None
-        return found if np.array_equal(found.rows, rows) else None
+        place = np.searchsorted(found.rows, rows).clip(max=max(len(found.rows) - 1, 0))
+        if not len(found.rows) or not np.array_equal(found.rows[place], rows):
+            return None
+        return dataclasses.replace(found, rows=rows, logits=found.logits[place])

@@ -54,7 +54,10 @@ def overlaps_of(
     rows: np.ndarray,
     root: Path,
 ) -> Iterator[Overlap]:
-    """Of each other set that was trained on, what it has of these records.
+    """Of each set that was trained on, what it has of these records.
+
+    Of the set itself, what its other folds have: patients whose records are partly in no
+    fold, and copies.
 
     Args:
       trained: a run's `data`: name -> what it says of a set.
@@ -63,6 +66,7 @@ def overlaps_of(
     """
     for name, then in trained.items():
         if then["content_hash"] == prepared.metadata["content_hash"]:
+            yield from _of_other_folds(name, then["folds"], prepared, rows)
             continue
         try:
             other = open_prepared(root / name)
@@ -93,6 +97,36 @@ def overlaps_of(
                 patients=len(set(shared["patient_hash"])),
                 unknown=_incomparable(prepared, other),
             )
+
+
+def _of_other_folds(
+    name: str, folds: Sequence[int] | None, prepared: PreparedSet, rows: np.ndarray
+) -> Iterator[Overlap]:
+    fold = prepared.index["fold"]
+    trained_on = set(np.unique(fold).tolist() if folds is None else folds)
+    others = sorted(trained_on - set(fold[rows].tolist()))
+    seen = np.flatnonzero(np.isin(fold, others))
+    counted = Overlap(
+        name=f"other folds of {name}",
+        records=_count_shared(prepared, SIGNALS, rows, seen),
+        patients=_count_shared(prepared, "patient_hash", rows, seen, distinct=True),
+    )
+    if counted.is_known:
+        yield counted
+
+
+def _count_shared(
+    prepared: PreparedSet,
+    hashes: str,
+    rows: np.ndarray,
+    seen: np.ndarray,
+    *,
+    distinct: bool = False,
+) -> int:
+    if hashes not in prepared.index:
+        return 0
+    found = _shared(prepared.index[hashes][rows], prepared.index[hashes][seen])
+    return len(set(found) if distinct else found)
 
 
 def _incomparable(prepared: PreparedSet, other: PreparedSet) -> str:

@@ -98,10 +98,14 @@ def _kinds(found: Labels, part: np.ndarray) -> np.ndarray:
 
 
 def check_folds(prepared: PreparedSet, split: Split) -> None:
-    """Raises ConfigError where the set lacks a fold of the split."""
+    """Raises ConfigError where the set lacks a fold of the split, or a patient is in two.
+
+    Only those without a fold (-1) can be.
+    """
     present = sorted(set(prepared.index["fold"].tolist()))
     missing = sorted(set(split.folds) - set(present))
     if not missing:
+        _check_patients(prepared, split)
         return
     hint = (
         "choose others with --config.train_folds, --config.valid_folds and, with "
@@ -110,3 +114,18 @@ def check_folds(prepared: PreparedSet, split: Split) -> None:
     if present == [-1]:
         hint = "its source named no folds: add a column 'fold', split by patient"
     raise ConfigError(f"{prepared.name} has no folds {missing}, only {present}; {hint}")
+
+
+def _check_patients(prepared: PreparedSet, split: Split) -> None:
+    if len(split.report) == 0 or -1 not in split.folds:
+        return
+    fold, patient = prepared.index["fold"], prepared.index["patient"]
+    parts = [np.isin(fold, part) for part in (split.fit, split.select, split.report)]
+    of_parts = [np.unique(patient[part]) for part in parts]
+    several = np.unique(np.concatenate(of_parts), return_counts=True)[1] > 1
+    if several.any():
+        raise ConfigError(
+            f"{several.sum()} patients of {prepared.name} have records in fold -1 (no "
+            "fold) and in others that another part is given to: a probe would be judged "
+            "on patients that it was fitted on; leave fold -1 out"
+        )

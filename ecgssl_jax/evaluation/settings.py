@@ -44,6 +44,18 @@ class AttentionSettings:
     num_heads: int = 1
     evaluate_every: int = 250
 
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "num_heads", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be at least 1, found {getattr(self, name)}"
+                )
+        if self.learning_rate <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                "learning_rate must be above 0 and weight_decay 0 or above, found "
+                f"{self.learning_rate:g} and {self.weight_decay:g}"
+            )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FineTuning:
@@ -137,6 +149,17 @@ class Evaluation:
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty: there is nothing to do")
         budgets = [parse_budget(text) for text in self.budgets]
+        named = {
+            "protocols": self.protocols,
+            "budgets": [str(each) for each in budgets],
+            "seeds": self.seeds or (),
+            "baselines": self.baselines,
+        }
+        for name, values in named.items():
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} names something twice: {list(values)}")
+        if any(not 0 <= seed < 2**32 for seed in self.seeds or ()):
+            raise ValueError(f"seeds must be from 0 to 2^32 - 1, found {self.seeds}")
         tuned = sorted(set(TUNING) & set(self.protocols))
         if tuned and any(budget.share is None for budget in budgets):
             raise ValueError(

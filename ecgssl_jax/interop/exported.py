@@ -28,6 +28,7 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as save_arrays
 
 from ecgssl_jax import assembly, reporting, runs
+from ecgssl_jax.digest import digest_files
 from ecgssl_jax.errors import UserError
 from ecgssl_jax.experiment import parse
 from ecgssl_jax.leads import LEADS
@@ -90,7 +91,11 @@ def save(encoder: FrozenEncoder, statistics: Statistics, folder: str | Path) -> 
     # Written by itself, the file would be for its owner alone.
     (folder / ARRAYS).write_bytes(save_arrays(found))
     (folder / PROGRAM).write_bytes(program.serialize())
-    text = json.dumps(_describe(encoder, statistics, program), indent=1)
+    described = _describe(encoder, statistics, program)
+    described["sha256"] = {
+        name: digest_files([folder / name]) for name in (ARRAYS, PROGRAM)
+    }
+    text = json.dumps(described, indent=1)
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
@@ -125,6 +130,12 @@ def load(folder: str | Path, *, tokens: Any = None) -> tuple[FrozenEncoder, Stat
         raise ExportedEncoderError(
             f"{folder / DESCRIPTION}: format {kind[0]!r} of version {kind[1]!r}, "
             f"expected {_FORMAT!r} of version {_VERSION}; export the encoder again"
+        )
+    expected = description.get("sha256", {}).get(ARRAYS)
+    if expected is not None and expected != digest_files([folder / ARRAYS]):
+        raise ExportedEncoderError(
+            f"{folder / ARRAYS} is damaged: it is not what {DESCRIPTION} was written "
+            "with; copy or export it again"
         )
     run = Run(
         experiment=parse(description["config"]),

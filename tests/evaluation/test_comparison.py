@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -154,6 +155,37 @@ def test_other_settings_of_what_is_compared_are_told(tmp_path):
     assert "settings" not in notes("linear")
     expected = "have other settings of finetuning: steps 7 instead of 1000. What"
     assert expected in notes("two_stage")
+
+
+@pytest.mark.parametrize(
+    ("changed", "protocol", "budget", "text"),
+    [
+        ({"prompt_languages": ["german"]}, "zero_shot", "0 %", "prompt_languages"),
+        ({"seeds": [3, 4]}, "linear", "1 %", r"seeds: seeds \[3, 4\] instead of None"),
+        ({"seeds": [3, 4]}, "linear", "100 %", None),
+        ({"prompt_languages": ["german"]}, "linear", "1 %", None),
+    ],
+)
+def test_settings_are_told_where_figures_depend_on_them(
+    tmp_path, changed, protocol, budget, text
+):
+    settings = dataclasses.asdict(Evaluation())
+    given = []
+    for name, each in (("a", settings), ("b", settings | changed)):
+        folder = leave(tmp_path / name, {TRAINED: logits(1)}, settings=each)
+        given.append(Contestant(name=name, runs=[comparison.read(folder)]))
+    cells = {Key(name, protocol, budget, "labels"): None for name in "ab"}
+    notes = " ".join(comparison.notes_of(given, cells))  # type: ignore[arg-type]
+    if text is None:
+        assert "other settings" not in notes
+    else:
+        assert re.search(f"other settings of {text}", notes)
+
+
+def test_predictions_of_another_evaluation_are_told(tmp_path):
+    folder = leave(tmp_path / "a", {TRAINED: logits(1)}, predictions_sha256="0" * 64)
+    with pytest.raises(ConfigError, match="of another evaluation in the same folder"):
+        comparison.read(folder)
 
 
 def test_no_common_task_is_named(tmp_path):

@@ -175,3 +175,33 @@ def test_a_label_that_varies_too_much_makes_up_for_one_that_varies_too_little():
     np.testing.assert_array_equal(bounds(found + moved - 1e-12), plain)
     low, high = bounds(found + np.abs(moved))
     assert low < plain[0] and high > plain[1]
+
+
+def test_few_cases_without_an_error_are_no_certainty_of_no_difference():
+    random = np.random.default_rng(0)
+    labels = np.zeros((200, 1), bool)
+    labels[:3] = True
+    one, other = (random.normal(size=(200, 1)) + 10 * labels for _ in range(2))
+    found = paired_interval(one, other, labels, np.arange(200))
+    assert found.low < -0.02 and found.high > 0.02
+    # Of scores that rank alike there is none all the same.
+    found = paired_interval(one, 2 * one, labels, np.arange(200))
+    assert found.high - found.low < 1e-6
+
+
+def test_a_difference_is_from_minus_one_to_one():
+    labels = np.array([[1], [1], [0], [0], [0]], bool)
+    one = np.array([[2.0], [0.0], [1.0], [1.5], [0.5]])
+    found = paired_interval(one, -one, labels, np.arange(5))
+    assert -1 <= found.low <= found.high <= 1
+
+
+def test_patients_with_most_of_the_records_count_as_few():
+    scores, labels, patients = problem()
+    many = np.concatenate([np.repeat([0], 300), np.arange(200)])
+    found = intervals.label_intervals(
+        scores[many], labels[many], patients[many], names=NAMES
+    )
+    assert found["frequent"].patients == 67 and not found["frequent"].trusted
+    alike = intervals.label_intervals(scores, labels, patients, names=NAMES)
+    assert alike["frequent"].trusted

@@ -67,6 +67,17 @@ def test_shared_records_and_patients_are_counted():
     assert found(other=trained) == [Overlap(name="other", records=2, patients=1)]
 
 
+def test_other_folds_of_the_set_itself_may_hold_a_patient_or_a_copy(monkeypatch):
+    own = prepared("e", "abca", "PPQR", folds=[1, -1, 9, 9])
+    monkeypatch.setitem(globals(), "EVALUATED", own)
+    trained = {"content_hash": "e", "folds": [-1, 1, 9]}
+    assert found((0,), mine=trained) == [
+        Overlap(name="other folds of mine", records=1, patients=1)
+    ]
+    assert found((0,), mine={"content_hash": "e", "folds": [1]}) == []
+    assert found((0,), mine={"content_hash": "e", "folds": None})[0].records == 1
+
+
 def test_the_set_itself_is_for_its_folds_to_tell():
     assert found(other={"content_hash": "e", "folds": None}) == []
 

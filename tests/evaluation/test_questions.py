@@ -63,3 +63,12 @@ def test_set_without_folds_is_told_how_to_get_them():
     prepared.index["fold"][:] = -1
     with pytest.raises(ConfigError, match="add a column 'fold', split by patient"):
         question(prepared, "labels", SPLIT)
+
+
+def test_a_patient_without_a_fold_is_in_no_two_parts():
+    prepared, _ = labelled_set()
+    prepared.index["fold"][::2] = -1  # of each patient's two records, one
+    split = validation_split((-1, 1, 2, 3), (4,))
+    with pytest.raises(ConfigError, match="40 patients of mine .* leave fold -1 out"):
+        question(prepared, "labels", split)
+    question(prepared, "labels", validation_split((1, 2, 3), (4,)))

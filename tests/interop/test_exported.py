@@ -160,6 +160,16 @@ def test_an_export_is_for_all_to_read_and_lies_by_itself(workdir, folder):
     exported.save(encoder.frozen, encoder.statistics, folder)  # over an export
 
 
+def test_changed_bits_are_noticed(folder, tmp_path):
+    for name in os.listdir(folder):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    data = bytearray((folder / exported.ARRAYS).read_bytes())
+    data[-1] ^= 0x40
+    (tmp_path / exported.ARRAYS).write_bytes(data)
+    with pytest.raises(exported.ExportedEncoderError, match="is damaged"):
+        ecgssl_jax.load(tmp_path)
+
+
 def test_what_is_no_whole_export_is_refused(folder, tmp_path):
     for name in (exported.ARRAYS, exported.DESCRIPTION):
         data = (folder / name).read_bytes()
