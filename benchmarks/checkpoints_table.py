@@ -169,6 +169,7 @@ def main() -> None:
         for number, (method, workdir) in enumerate(workdirs.items()):
             file = file_of(results, args.encoder, method, test=args.test)
             if file.exists():
+                print(f"{method}: taken from {file}; delete it to evaluate again")
                 continue
             evaluate(
                 method,

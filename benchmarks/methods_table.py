@@ -182,6 +182,7 @@ def run(
     """Trains, evaluates and keeps the figures, unless that is done."""
     file = folders.results / f"{name_of(encoder, method, seed)}.json"
     if file.exists():
+        print(f"{method}: taken from {file}; delete it to train again")
         return
     chosen = choose_steps(encoder, method, minutes, folders)
     steps = round(chosen["steps"] * scale.times / scale.batch_times)
