@@ -73,7 +73,13 @@ def load(
             f"statistics: the encoder was not trained on a set {statistics!r}"
             f"{near(statistics, sets)}"
         )
-    saved, _ = load_params(str(frozen.run.checkpoint), subtree="statistics")
+    try:
+        saved, _ = load_params(str(frozen.run.checkpoint), subtree="statistics")
+    except KeyError as error:
+        raise ConfigError(
+            f"{frozen.run.checkpoint} holds no statistics to normalise recordings by; "
+            "it was not written by python -m ecgssl_jax.main, or was cut"
+        ) from error
     row = frozen.run.data[statistics]["source"]
     own = {name: table[row : row + 1] for name, table in saved.items()}
     return Encoder(frozen=frozen, statistics=Statistics(**own))

@@ -13,6 +13,7 @@ import pytest
 import ecgssl_jax
 from ecgssl_jax import assembly, runs
 from ecgssl_jax.checkpoint import Checkpointer
+from ecgssl_jax.checkpoint_reading import load_params
 from ecgssl_jax.data.readers.source import Source
 from ecgssl_jax.data.record import Record
 from ecgssl_jax.data.resample import resample
@@ -202,6 +203,15 @@ def test_what_cannot_be_used_is_refused_with_the_reason(encoder, change, message
     arguments = dict(ecg=recording(0), rate=RATE, leads=LEADS, unit="mV") | change
     with pytest.raises(ValueError, match=message):
         encoder(arguments.pop("ecg"), **arguments)
+
+
+def test_a_checkpoint_without_statistics_is_named(workdir, tmp_path):
+    state, meta = load_params(workdir)
+    del state["statistics"]
+    with Checkpointer(str(tmp_path / "checkpoints")) as checkpoints:
+        checkpoints.save(5, jax.tree.map(jax.numpy.asarray, state), meta)
+    with pytest.raises(ConfigError, match="5 holds no statistics to normalise"):
+        ecgssl_jax.load(tmp_path)
 
 
 def test_it_is_described_in_a_line(encoder):
