@@ -351,6 +351,8 @@ def _calibrated(variance, model, cases) -> np.ndarray:
         scale = (weight * variance).sum() / (weight * model).sum()
         # Without any error there is one all the same.
         scale = scale or 1.0
+        # Few labels say little of it; too small, it does more harm than too large.
+        scale *= 1 + 2 / (weight.sum() + 2)
     own = cases - 1
     return (variance * own + scale * model * _MODEL_WEIGHT) / (own + _MODEL_WEIGHT)
 
