@@ -29,6 +29,9 @@ _MODEL_WEIGHT = 30
 # The mean over labels counts as much as so many, where the model needs an AUROC: a few
 # cases that all happen to be ranked right are no certainty.
 _MEAN_WEIGHT = 2
+# Of differences, more than the model's variance: those of rare labels hang on one or two
+# cases, and are larger now and then than any normal distribution has it.
+_MORE_OF_DIFFERENCES = 1.25
 # As if so much of a case were ranked wrong at least, for labels without any error.
 _LEAST_ERROR = 0.1
 # Below so many, a label's interval is marked: it is mostly the model's.
@@ -222,7 +225,7 @@ class Resampled:
         # What they have in common: Hanley & McNeil, Radiology 148, 1983.
         shared = _correlation(one, two) * np.sqrt(models[0] * models[1])
         model = np.maximum(models[0] + models[1] - 2 * shared, 0)
-        wanted = _calibrated(variance, model, one.cases)
+        wanted = _calibrated(variance, model, one.cases, more=_MORE_OF_DIFFERENCES)
         difference = self.drawn - other.drawn
         found = _percentiles(difference, wanted, seed=self.seed, level=level)
         return _within(found, -1.0, 1.0)
@@ -340,10 +343,11 @@ def _within(interval: Interval, least: float, most: float) -> Interval:
     return dataclasses.replace(interval, low=low, high=high)
 
 
-def _calibrated(variance, model, cases) -> np.ndarray:
+def _calibrated(variance, model, cases, more: float = 1.0) -> np.ndarray:
     """[K]: the sample's own variances, the rarer the nearer to the model's.
 
-    The model's are first scaled to the sample's by the labels with enough cases.
+    The model's are first scaled to the sample's by the labels with enough cases, and then
+    to `more`.
     """
     weight = (cases >= _CALIBRATING).astype(float)
     scale = 1.0
@@ -354,7 +358,8 @@ def _calibrated(variance, model, cases) -> np.ndarray:
         # Few labels say little of it; too small, it does more harm than too large.
         scale *= 1 + 2 / (weight.sum() + 2)
     own = cases - 1
-    return (variance * own + scale * model * _MODEL_WEIGHT) / (own + _MODEL_WEIGHT)
+    model = more * scale * model
+    return (variance * own + model * _MODEL_WEIGHT) / (own + _MODEL_WEIGHT)
 
 
 def _boundary(outside, inside, contradicted) -> np.ndarray:
