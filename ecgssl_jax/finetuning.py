@@ -131,17 +131,16 @@ class FineTuner:
             model = self.trained(budget, seed, probe_first=probe_first, scratch=scratch)
             # Of all reported records, for evaluations of other tasks.
             fold = self.prepared.index["fold"]
-            every = np.flatnonzero(np.isin(fold, self.split.report))
-            every = np.union1d(every, rows)
-            KeptLogits(
+            reported = np.flatnonzero(np.isin(fold, self.split.report))
+            every = np.union1d(reported, rows)
+            kept = KeptLogits(
                 rows=every,
                 logits=model.encode(self.prepared, every)["logits"],
                 step=model.run.step,
                 records=model.run.records,
-            ).write(workdir)
-            found = KeptLogits.read(workdir, rows)
-            if found is None:
-                raise OSError(f"what was written to {workdir} cannot be read back")
+            )
+            kept.write(workdir)
+            found = kept.only(rows)
         return found
 
     def trained(

@@ -55,7 +55,9 @@ class KeptLogits:
         # What a cut or altered file may raise.
         except (OSError, ValueError, KeyError, EOFError, zlib.error, BadZipFile):
             return None
-        place = np.searchsorted(found.rows, rows).clip(max=max(len(found.rows) - 1, 0))
-        if not len(found.rows) or not np.array_equal(found.rows[place], rows):
-            return None
-        return dataclasses.replace(found, rows=rows, logits=found.logits[place])
+        return found.only(rows) if np.isin(rows, found.rows).all() else None
+
+    def only(self, rows: np.ndarray) -> Self:
+        """Of some of its rows."""
+        place = np.searchsorted(self.rows, rows)
+        return dataclasses.replace(self, rows=rows, logits=self.logits[place])

@@ -117,7 +117,7 @@ def check_folds(prepared: PreparedSet, split: Split) -> None:
 
 
 def _check_patients(prepared: PreparedSet, split: Split) -> None:
-    if len(split.report) == 0 or -1 not in split.folds:
+    if -1 not in split.folds:
         return
     fold, patient = prepared.index["fold"], prepared.index["patient"]
     parts = [np.isin(fold, part) for part in (split.fit, split.select, split.report)]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ecgssl_jax.digest import digest_files
+from ecgssl_jax.code_digest import digest_code
 from ecgssl_jax.output_folder import whole_file
 from ecgssl_jax.planning.figures import Figures
 
@@ -46,7 +46,7 @@ def kept(described: Mapping[str, Any], make: Callable[[], Figures]) -> Figures:
 @functools.cache
 def _code() -> str:
     """A digest of the package's source code."""
-    return digest_files(sorted(Path(__file__).parents[1].rglob("*.py")))
+    return digest_code(["."])
 
 
 def _version(package: str) -> str | None:
