@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ecgssl_jax.experiment import Mesh
@@ -37,13 +38,28 @@ def make_mesh(
 ) -> jax.sharding.Mesh:
     """The mesh over all devices, with axes data, fsdp and tensor.
 
+    Neighbours on an axis are neighbours on the links of a TPU slice, as far as that can
+    be; GPUs lie in the order of the machines, those of the tensor axis side by side.
+
     Raises:
-      ConfigError: the axes do not multiply to the number of devices.
+      ConfigError: the axes do not multiply to the number of devices, or TPUs of
+        several slices.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = list(jax.devices() if devices is None else devices)
     sizes = axis_sizes(settings, len(devices))
-    types = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
+    if devices[0].platform == "tpu":
+        slices = len({getattr(device, "slice_index", 0) for device in devices})
+        if slices > 1:
+            raise ConfigError(
+                f"config.mesh: the {len(devices)} TPUs are of {slices} slices; expected "
+                "one: a larger slice, or a job for each"
+            )
+    # Not `jax.make_mesh`, which refuses axes that are a part of a slice's axis, and,
+    # from JAX 0.11 on, GPUs of several machines.
+    placed = mesh_utils.create_device_mesh(
+        sizes, devices, allow_split_physical_axes=True
+    )
+    return jax.sharding.Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def axis_sizes(settings: Mesh, devices: int) -> tuple[int, ...]:
@@ -152,29 +168,37 @@ def tree_shardings(tree: Any, mesh: jax.sharding.Mesh, rules: Rules) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, tree, specs)
 
 
-def process_rows(sharding: NamedSharding, batch_size: int) -> slice:
-    """The rows of the global batch that this process must provide."""
+def process_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
+    """[b] int64, ascending: the rows of the global batch that this process's devices hold.
+
+    On a TPU slice, where a mesh follows the links from machine to machine and back, they
+    are not all in one piece.
+    """
     shards = sharding.addressable_devices_indices_map((batch_size,)).values()
-    bounds = [index[0].indices(batch_size)[:2] for index in shards]  # type: ignore[index]
-    return slice(min(b[0] for b in bounds), max(b[1] for b in bounds))
+    rows = np.arange(batch_size)
+    return np.unique(np.concatenate([rows[index] for index in shards if index]))
 
 
 def to_devices(
-    batch: Mapping[str, np.ndarray], sharding: NamedSharding, batch_size: int, low: int
+    batch: Mapping[str, np.ndarray],
+    sharding: NamedSharding,
+    batch_size: int,
+    rows: np.ndarray,
 ) -> dict[str, jax.Array]:
-    """The global arrays [B, ...] of which this process has the rows from `low` on."""
+    """The global arrays [B, ...] of which this process has `rows` [b], ascending."""
     if jax.process_count() == 1:
         return jax.device_put(dict(batch), sharding)
 
-    def whole(rows: np.ndarray) -> jax.Array:
+    def whole(values: np.ndarray) -> jax.Array:
         def part(index):
             start, stop, _ = index[0].indices(batch_size)
-            return rows[start - low : stop - low]
+            low = int(np.searchsorted(rows, start))
+            return values[low : low + stop - start]
 
-        shape = (batch_size, *rows.shape[1:])
+        shape = (batch_size, *values.shape[1:])
         return jax.make_array_from_callback(shape, sharding, part)
 
-    return {name: whole(rows) for name, rows in batch.items()}
+    return {name: whole(values) for name, values in batch.items()}
 
 
 def bytes_on_a_device(tree: Any) -> int:

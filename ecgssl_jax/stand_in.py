@@ -73,11 +73,10 @@ def stand_in_task(experiment: Experiment) -> Task:
 
 
 def _batches(
-    experiment: Experiment, method: Method, start: int, stop: int, rows: slice
+    experiment: Experiment, method: Method, start: int, stop: int, rows: np.ndarray
 ) -> Iterator[Batch]:
     """The same batch for every step, made once."""
-    count = len(range(experiment.batch_size)[rows])
-    batch = _rows(experiment, method, count)
+    batch = _rows(experiment, method, len(rows))
     for _ in range(start, stop):
         yield batch
 

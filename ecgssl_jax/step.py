@@ -34,7 +34,7 @@ class Setup:
       mesh: of all devices.
       abstract: shapes, dtypes and shardings of the state.
       batch: and of a global batch.
-      rows: of the global batch, those that this process provides.
+      rows: [b] of the global batch, those that this process provides, ascending.
       first: () -> the state of step 0, laid out as `abstract` says.
       update: as `make_update` has it.
       put: rows of a batch, by name -> the global batch on the devices.
@@ -43,7 +43,7 @@ class Setup:
     mesh: jax.sharding.Mesh
     abstract: TrainState
     batch: dict[str, jax.ShapeDtypeStruct]
-    rows: slice
+    rows: np.ndarray
     first: Callable[[], TrainState]
     update: Update
     put: Callable[[Batch], dict[str, jax.Array]]
@@ -88,9 +88,7 @@ def set_up(
         rows=rows,
         first=lambda: jitted(jax.random.key(experiment.seed)),
         update=make_update(experiment, task, mesh, shardings),
-        put=lambda batch: sharding.to_devices(
-            batch, batch_sharding, batch_size, rows.start
-        ),
+        put=lambda batch: sharding.to_devices(batch, batch_sharding, batch_size, rows),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from ecgssl_jax.evaluation.base import Evaluator
 from ecgssl_jax.methods.base import Method
@@ -36,7 +37,7 @@ class Task:
       example: one global batch, as `materialise` completes it; only its shapes and
         dtypes matter.
       batches: (start, stop, rows) -> an iterator of the batches of those steps, only
-        the given rows of each; NumPy arrays. If it has a `close`, that is called
+        the given rows [b] of each; NumPy arrays. If it has a `close`, that is called
         however the run ends.
       evaluators: name -> evaluator.
       make_views: (rng, batch, statistics) -> the views of `config.views`, as the
@@ -53,7 +54,7 @@ class Task:
     method: Method
     statistics: Statistics
     example: Batch
-    batches: Callable[[int, int, slice], Iterator[Batch]]
+    batches: Callable[[int, int, np.ndarray], Iterator[Batch]]
     evaluators: Mapping[str, Evaluator] = dataclasses.field(default_factory=dict)
     make_views: Callable[[jax.Array, Batch, Statistics], Any] | None = None
     start: Callable[[TrainState], TrainState] | None = None

@@ -443,6 +443,7 @@ RECORDED_RUN = """
 import os, pathlib, signal, sys
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from ecgssl_jax import config_files, main, sharding
 from ecgssl_jax.assembly import make_task
 from ecgssl_jax.checkpoint_reading import load_params
@@ -456,10 +457,18 @@ original = Pipeline.batches
 def batches(self, start, stop, rows=None):
     for step, batch in enumerate(original(self, start, stop, rows), start):
         if rows is not None:  # the loop's, not the picture's
-            np.savez(folder / f"batch-{step}-{jax.process_index()}.npz", **batch)
+            name = f"batch-{step}-{jax.process_index()}.npz"
+            np.savez(folder / name, rows_of_batch=rows, **batch)
         if step == sigterm_at:
             os.kill(os.getpid(), signal.SIGTERM)
         yield batch
+
+# As on TPU slices, a process does not have its rows in one piece.
+place = mesh_utils.create_device_mesh
+in_turns = lambda devices: sorted(devices, key=lambda x: (x.id % 2048, x.process_index))
+mesh_utils.create_device_mesh = lambda sizes, devices, **rest: place(
+    sizes, in_turns(devices), **rest
+)
 
 Pipeline.batches = batches
 main.main(sys.argv[4:])
@@ -478,7 +487,7 @@ def loss(params, state, batch):
 gradient = jax.jit(jax.grad(loss), out_shardings=sharding.replicated(mesh))
 for step, local in enumerate(task.batches(0, experiment.steps, rows)):
     state, _ = load_params(f"{reference}/checkpoints/{max(step, 1)}")
-    batch = sharding.to_devices(local, spec, experiment.batch_size, rows.start)
+    batch = sharding.to_devices(local, spec, experiment.batch_size, rows)
     leaves = jax.tree.leaves(gradient(state["params"], state, batch))
     if jax.process_index() == 0:
         np.savez(folder / f"gradient-{step}.npz", *leaves)
@@ -554,9 +563,11 @@ def test_two_processes_see_the_same_global_batches(one_and_two):
         whole = np.load(one / f"batch-{step}-0.npz")
         parts = [np.load(two / f"batch-{step}-{number}.npz") for number in range(2)]
         assert len(parts[0]["ecg"]) == len(parts[1]["ecg"]) == 4
-        for name in whole:
+        rows = np.concatenate([part["rows_of_batch"] for part in parts])
+        assert rows.tolist() == [0, 1, 4, 5, 2, 3, 6, 7]
+        for name in set(whole) - {"rows_of_batch"}:
             joined = np.concatenate([part[name] for part in parts])
-            np.testing.assert_array_equal(joined, whole[name], err_msg=name)
+            np.testing.assert_array_equal(joined, whole[name][rows], err_msg=name)
 
 
 def test_two_processes_have_the_same_losses(one_and_two):

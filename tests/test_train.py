@@ -490,7 +490,9 @@ def test_accumulated_gradients_are_the_mean_of_the_micro_batches(tmp_path):
         )
         source = _doubled()
         doubled = dataclasses.replace(
-            task(source), method=Noiseless(), example=next(source(0, 1, slice(None)))
+            task(source),
+            method=Noiseless(),
+            example=next(source(0, 1, np.arange(2 * BATCH))),
         )
         train(settings, doubled, tmp_path / str(parts))
         lines = reporting.read_metrics(tmp_path / str(parts))

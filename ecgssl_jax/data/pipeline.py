@@ -4,8 +4,8 @@ Step s of a run takes the positions s * B ... s * B + B - 1 of an endless sequen
 of epochs, each a seeded permutation of the records that needs no buffer. In a mixture
 of sets, each has a sequence of its own, and a fixed pattern says which of them a
 position takes from. Crops and masks come from counter-based random numbers keyed by
-seed and step, drawn for the global batch and then sliced. So any process, from any
-step on, sees the same rows.
+seed and step, drawn for the global batch, of which a process takes its rows. So any
+process, from any step on, sees the same ones.
 """
 
 import dataclasses
@@ -52,12 +52,12 @@ class Pipeline:
     texts: Texts | None = None
 
     def batches(
-        self, start: int, stop: int, rows: slice | None = None
+        self, start: int, stop: int, rows: np.ndarray | None = None
     ) -> Generator[dict[str, np.ndarray], None, None]:
         """Batches of the steps `start` ... `stop` - 1.
 
         Args:
-          rows: the rows of the global batch that are wanted; None for all.
+          rows: [b] of the global batch, those that are wanted; None for all.
 
         Returns:
           A generator of batches; close it to end the pipeline's threads. With the
@@ -91,29 +91,30 @@ class Pipeline:
         return dataclasses.replace(self, cache="none")
 
     def _dataset(
-        self, start: int, stop: int, rows: slice | None, failures: list[Exception]
+        self, start: int, stop: int, rows: np.ndarray | None, failures: list[Exception]
     ):
         """`failures` takes the errors of reading, which TensorFlow would reword."""
         tf = import_tensorflow()
-        row_range = range(self.batch_size)[slice(None) if rows is None else rows]
-        make = self._make_batch(tf, row_range, failures)
+        wanted = np.arange(self.batch_size) if rows is None else rows
+        make = self._make_batch(tf, wanted, failures)
         # Without Python control flow to translate, which takes seconds to look for.
         make = tf.autograph.experimental.do_not_convert(make)
         dataset = tf.data.Dataset.range(start, stop)
         return dataset.map(make, num_parallel_calls=tf.data.AUTOTUNE)
 
     def _make_batch(
-        self, tf, rows: range, failures: list[Exception]
+        self, tf, rows: np.ndarray, failures: list[Exception]
     ) -> Callable[[Any], dict[str, Any]]:
         """A TensorFlow function: step -> the batch's `rows`."""
-        mixture, crop, low = self.mixture, self.crop, rows.start
+        mixture, crop = self.mixture, self.crop
+        own = tf.constant(rows, tf.int64)
         records = tf.constant(mixture.records, tf.int64)
         stored = mixture.column("length")
         lengths = tf.constant(stored)
         patients = tf.constant(mixture.patients)
         lead_valid = tf.constant(mixture.column("lead_valid"))
         has_short = bool((stored[mixture.records] < crop).any())
-        find_places = self._places(tf, rows)
+        find_places = self._places(tf, own)
         signals = self._signals(tf, failures)
         add_text = self._texts(tf)
         labels = None
@@ -125,7 +126,8 @@ class Pipeline:
             source, place = find_places(step)
             record = tf.gather(records, place)
             length = tf.gather(lengths, record)
-            uniform = self._uniforms(tf, step, _CROP_STREAM, 1)[low : rows.stop, 0]
+            uniform = self._uniforms(tf, step, _CROP_STREAM, 1)
+            uniform = tf.gather(uniform[:, 0], own)
             last_start = tf.maximum(length - crop, 0)
             start = tf.cast(uniform * tf.cast(last_start + 1, tf.float32), tf.int32)
             # The product can round up to the excluded end.
@@ -148,7 +150,7 @@ class Pipeline:
             if self.masks is not None:
                 count = self.masks.num_uniforms(self.num_patches)
                 uniform = self._uniforms(tf, step, _MASK_STREAM, count)
-                uniform = uniform[low : rows.stop]
+                uniform = tf.gather(uniform, own)
                 tnp = tf.experimental.numpy
                 batch |= self.masks.sample(uniform, self.num_patches, tnp)
             return batch
@@ -169,8 +171,8 @@ class Pipeline:
 
         return gather
 
-    def _places(self, tf, rows: range) -> Callable[[Any], tuple[Any, Any]]:
-        """A TensorFlow function: step -> of the global batch's `rows` [B'].
+    def _places(self, tf, own) -> Callable[[Any], tuple[Any, Any]]:
+        """A TensorFlow function: step -> of the rows `own` [b] of the global batch.
 
         Gives their source, int32, and their places in `mixture.records`, int64.
         """
@@ -182,8 +184,7 @@ class Pipeline:
         totals, slots = tf.constant(totals), tf.constant(slots)
 
         def find(step):
-            row = tf.range(rows.start, rows.stop, 1, tf.int64)
-            position = step * self.batch_size + row
+            position = step * self.batch_size + own
             # Of how many rows of the same source it comes after.
             slot = position % period
             source = tf.gather(sources, slot)

@@ -101,12 +101,13 @@ def extract(
     # Records at a time: a device gets all windows of each of its records.
     step = -(-batch_size // (windows * divisor)) * divisor
     own = sharding.process_rows(parts, step)
+    own_windows = (own[:, None] * windows + np.arange(windows)).ravel()
     collected: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(rows), step):
         wanted = rows[start : start + step]
         padded = np.concatenate([wanted, np.repeat(wanted[-1:], step - len(wanted))])
         local = _windows(signals, padded[own], crop, windows)
-        batch = to_devices(local, parts, step * windows, own.start * windows)
+        batch = to_devices(local, parts, step * windows, own_windows)
         found = function(params, extra, statistics, batch)
         counted = _valid_samples(signals, wanted, crop, windows)
         weights = counted / np.maximum(counted.sum(axis=1, keepdims=True), 1)

@@ -101,10 +101,10 @@ def test_other_seeds_give_other_batches(prepared):
 
 
 @pytest.mark.parametrize("cache", ["none", "host", "device"])
-def test_rows_are_slices_of_the_global_batch(prepared, cache):
+def test_rows_are_those_of_the_global_batch(prepared, cache):
     batches = pipeline(prepared, cache=cache)
     whole = list(batches.batches(1, 3))
-    for rows in (slice(0, 2), slice(2, 8), slice(5, 6)):
+    for rows in map(np.array, ([0, 1], range(2, 8), [5], [0, 1, 6, 7])):
         for one, part in zip(whole, batches.batches(1, 3, rows), strict=True):
             assert_equal({name: x[rows] for name, x in one.items()}, part)
 
@@ -206,7 +206,7 @@ def test_device_cache_exchanges_crops_and_never_the_set(prepared):
     batches = pipeline(prepared, cache="device", mask=False)
     resident = device_cache.load_records(batches.mixture, mesh)
     batch = sharding.to_devices(
-        next(batches.batches(0, 1)), sharding.batch_sharding(mesh), 8, 0
+        next(batches.batches(0, 1)), sharding.batch_sharding(mesh), 8, np.arange(8)
     )
     materialise = jax.jit(device_cache.make_materialise(mesh, crop=CROP, leads=12))
     text = materialise.lower(batch, resident).compile().as_text()
@@ -308,9 +308,11 @@ def test_a_mixture_continues_and_is_divided_exactly(prepared, other):
         mixed(prepared, other).batches(4, 9), whole[4:], strict=True
     ):
         assert_equal(batch, expected)
-    part = mixed(prepared, other).batches(4, 9, slice(2, 5))
+    part = mixed(prepared, other).batches(4, 9, np.array([2, 3, 6]))
     for batch, expected in zip(part, whole[4:], strict=True):
-        assert_equal(batch, {name: value[2:5] for name, value in expected.items()})
+        assert_equal(
+            batch, {name: value[[2, 3, 6]] for name, value in expected.items()}
+        )
 
 
 @pytest.mark.parametrize("cache", ["host", "device"])
