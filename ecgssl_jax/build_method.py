@@ -3,11 +3,9 @@
 import importlib
 import inspect
 import pkgutil
-from pathlib import Path
 from typing import Any
 
 from ecgssl_jax import methods, settings
-from ecgssl_jax.digest import digest_files
 from ecgssl_jax.experiment import Experiment
 from ecgssl_jax.methods.base import Method
 from ecgssl_jax.models.encoders import compute_dtype, make_encoder
@@ -64,11 +62,6 @@ def make_method(experiment: Experiment) -> Method:
             "config.model.remat='full', or by more devices"
         )
     return method
-
-
-def method_source(name: Any) -> str:
-    """A digest of the file of a method's module, ours or somebody's own."""
-    return digest_files([Path(_method_module(name).__file__)])
 
 
 def _method_module(name: Any) -> Any:

@@ -204,11 +204,29 @@ class Experiment:
                 f"config.seed: expected a whole number of 32 bits, found {self.seed}"
             )
         check_patterns(self.rules, what="config.rules")
+        _check_axes(self.rules)
         if self.batch_size % self.optim.accumulate:
             raise ConfigError(
                 f"config.batch_size: {self.batch_size} rows cannot be split into "
                 f"optim.accumulate={self.optim.accumulate} micro-batches"
             )
+
+
+def _check_axes(rules: tuple[tuple[str, tuple[str | None, ...]], ...]) -> None:
+    known = [field.name for field in dataclasses.fields(Mesh)]
+    for pattern, axes in rules:
+        named = [axis for axis in axes if axis is not None]
+        for axis in named:
+            if axis not in known:
+                raise ConfigError(
+                    f"config.rules: {pattern!r} names the axis {axis!r}; the mesh has "
+                    f"{', '.join(known)}"
+                )
+            if named.count(axis) > 1:
+                raise ConfigError(
+                    f"config.rules: {pattern!r} names the axis {axis!r} twice; an axis "
+                    "divides one dimension of an array"
+                )
 
 
 def parse(config: Mapping[str, Any]) -> Experiment:

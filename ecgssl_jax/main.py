@@ -10,6 +10,7 @@ import argparse
 import os
 import re
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import NoReturn
@@ -29,7 +30,9 @@ from ecgssl_jax.memory import keep_freed_memory
 from ecgssl_jax.settings import ConfigError
 from ecgssl_jax.train import TrainingDiverged, train
 from ecgssl_jax.watchdog import TRY_AGAIN
-from ecgssl_jax.workdir_lock import only_run
+from ecgssl_jax.workdir_lock import WorkdirError, only_run
+
+_AFTER_OTHERS = 3.0  # seconds
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -56,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     with exit_with_message("error"):
         try:
             _run(sys.argv[1:] if argv is None else argv)
-        except (ConfigError, CheckpointError, TrainingDiverged):
+        except (ConfigError, CheckpointError, TrainingDiverged, WorkdirError):
             raise  # in all processes alike
         except (CheckpointWriteError, reporting.LogWriteError) as error:
             # Orbax's unfinished writes would each fail again on a regular exit.
@@ -115,6 +118,8 @@ def _exit_at_once(error: Exception) -> NoReturn:
     lost = not isinstance(error, UserError) and processes.lost_another(error)
     if lost:
         print(f"error: another process was lost: {error}", file=sys.stderr)
+        # Launchers go by who ends first: let that be the other one, if it is ending.
+        time.sleep(_AFTER_OTHERS)
     elif isinstance(error, UserError | OSError):
         print(f"error: {error}", file=sys.stderr)
     else:

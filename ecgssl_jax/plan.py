@@ -20,20 +20,21 @@ import itertools
 import json
 import re
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ecgssl_jax import config_files, plots, sharding
-from ecgssl_jax.build_method import method_source
+from ecgssl_jax.build_method import make_method
 from ecgssl_jax.data.workers import usable_cores
 from ecgssl_jax.errors import exit_with_message
 from ecgssl_jax.evaluation.markdown import markdown_table
 from ecgssl_jax.experiment import Experiment, Mesh
 from ecgssl_jax.output_folder import check_writable, whole_file
 from ecgssl_jax.planning.advice import STATE, short_verdict, verdict
-from ecgssl_jax.planning.devices import HERE, count_devices, find_devices
+from ecgssl_jax.planning.devices import HERE, Devices, count_devices, find_devices
 from ecgssl_jax.planning.figures import GIB, Figures
 from ecgssl_jax.planning.kept import kept
 from ecgssl_jax.planning.picture import draw
@@ -105,11 +106,14 @@ def make_plans(
     names = list(dict.fromkeys(topologies))
     for name, mesh in itertools.product(names, wanted):
         _check(experiment, name, mesh)  # all of them, before one takes minutes
-    find = functools.cache(find_devices)
-    described = {
-        "experiment": dataclasses.asdict(experiment),
-        "method": method_source(experiment.method.get("name")),
-    }
+    method = make_method(experiment)
+    described = {"experiment": dataclasses.asdict(experiment)}
+    # The compiler's library is opened by one thread.
+    finding, cached = threading.Lock(), functools.cache(find_devices)
+
+    def find(name: str) -> Devices:
+        with finding:
+            return cached(name)
 
     def figures(name: str, mesh: Mesh) -> Figures:
         def make() -> Figures:
@@ -119,7 +123,7 @@ def make_plans(
         if name == HERE or not cache:
             return make()
         place = {"topology": name, "mesh": dataclasses.asdict(mesh)}
-        return kept({**described, **place}, make)
+        return kept({**described, **place}, make, method)
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         pairs = zip(*itertools.product(names, wanted), strict=True)
@@ -128,10 +132,14 @@ def make_plans(
 
 def _check(experiment: Experiment, name: str, mesh: Mesh) -> None:
     """Raises ConfigError unless there is such a topology, which takes mesh and batch."""
-    sizes = sharding.axis_sizes(mesh, count_devices(name))
-    axes: dict[str, int] = dict(zip(sharding.AXES, sizes, strict=True))
-    accumulate = experiment.optim.accumulate
-    sharding.check_batch(experiment.batch_size, axes, accumulate=accumulate)
+    count = count_devices(name)
+    try:
+        sizes = sharding.axis_sizes(mesh, count)
+        axes: dict[str, int] = dict(zip(sharding.AXES, sizes, strict=True))
+        accumulate = experiment.optim.accumulate
+        sharding.check_batch(experiment.batch_size, axes, accumulate=accumulate)
+    except ConfigError as error:
+        raise ConfigError(f"on {name}: {error}") from error
 
 
 def _mesh(text: str) -> Mesh:

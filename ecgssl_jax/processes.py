@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
+from ecgssl_jax.launched import check_platform, end_with_launcher
 from ecgssl_jax.settings import ConfigError
 
 # Preparing a data set is what the others may have to wait for.
@@ -49,8 +50,19 @@ def initialise(
       process_id: this one's number, from 0.
 
     Raises:
-      ConfigError: some of the three are missing, or the number is out of range.
+      ConfigError: some of the three are missing, the number is out of range, or there
+        are none of the devices that the job asked for.
     """
+    end_with_launcher()
+    # It would take SIGTERM, and nobody would hear of it before there is a first step.
+    jax.config.update("jax_enable_preemption_service", False)
+    _join(coordinator, num_processes, process_id)
+    check_platform(jax.default_backend())
+
+
+def _join(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
     named = {
         "--coordinator": coordinator,
         "--num_processes": num_processes,
@@ -161,6 +173,14 @@ def on_first_process(action: Callable[[], None]) -> None:
             action()
     finally:
         wait_for_all("on_first_process")
+
+
+def of_all_processes(found: bool) -> list[int]:
+    """The numbers of the processes that found it so, in all of them."""
+    if jax.process_count() == 1:
+        return [0] if found else []
+    wait_for_all("of_all_processes")
+    return np.flatnonzero(multihost_utils.process_allgather(np.int32(found))).tolist()
 
 
 def of_first_process(decision: bool) -> bool:

@@ -131,16 +131,9 @@ def tree_shardings(tree: Any, mesh: jax.sharding.Mesh, rules: Rules) -> Any:
     end alike.
 
     Raises:
-      ConfigError: an axis that the mesh does not have, or a rule with more axes
-        than the array has dimensions.
+      ConfigError: a rule with more axes than the array has dimensions, or an array
+        without a rule.
     """
-    for pattern, axes in rules:
-        for axis in axes:
-            if axis is not None and axis not in mesh.shape:
-                raise ConfigError(
-                    f"config.rules: {pattern!r} names the axis {axis!r}; the mesh has "
-                    f"{', '.join(AXES)}"
-                )
     specs = match_rules(
         [(pattern, PartitionSpec(*axes)) for pattern, axes in rules],
         tree,

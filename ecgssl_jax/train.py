@@ -72,8 +72,8 @@ def train(
       DeviceMemoryError: a device has too little memory.
       SystemExit: with code 143 after SIGTERM or Ctrl-C; the state is saved.
 
-    Where `stall_seconds` are spent in waiting for a batch, for the metrics of a step, or
-    for a checkpoint to be read or saved, the process ends with code 75.
+    Where `stall_seconds` are spent in waiting for a batch, for the metrics of a step, for
+    an evaluator, or for a checkpoint to be read or saved, the process ends with code 75.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,8 @@ def train(
 def _say_sizes(experiment: Experiment, setup: Setup, params: Any) -> None:
     parameters = sum(x.size for x in jax.tree.leaves(params))
     reporting.say(
-        f"{parameters / 1e6:.2f} M parameters, mesh {dict(setup.mesh.shape)}, "
+        f"{parameters / 1e6:.2f} M parameters, mesh {dict(setup.mesh.shape)} of "
+        f"{setup.mesh.devices.flat[0].device_kind}, "
         f"{experiment.steps} steps of {experiment.batch_size}"
     )
     whole = sharding.whole_share(params, setup.mesh)
@@ -366,7 +367,9 @@ class _Loop:
             reporting.say(line)
         for name, evaluator in self.task.evaluators.items():
             if is_last or step % evaluator.every == 0:
-                values = {f"{name}/{k}": float(v) for k, v in evaluator.run(state)}
+                with self.watchdog.waiting(f"the evaluator {name} did not finish"):
+                    found = list(evaluator.run(state))
+                values = {f"{name}/{key}": float(value) for key, value in found}
                 self.writer.write(step, values)
                 shown = "  ".join(f"{k} {v:.4f}" for k, v in values.items())
                 reporting.say(f"step {step}  {shown}")
@@ -386,9 +389,9 @@ class _Loop:
         better = self.best_score is None or score > self.best_score
         # Every process fits a probe of its own, and rounds it in its own way; but they
         # save together.
-        if processes.of_first_process(better and math.isfinite(score)):
-            self.best_score = score
-            with self._saving():
+        with self._saving():
+            if processes.of_first_process(better and math.isfinite(score)):
+                self.best_score = score
                 self.best.save(step, state, self._progress())
 
     def _progress(self) -> dict[str, Any]:

@@ -22,13 +22,26 @@ def only_run(workdir: Path) -> Iterator[None]:
     """Keeps other runs out of the folder, which it makes.
 
     Raises:
-      WorkdirError: files cannot be made there, another run is in it, or a process has
-        another folder of that name.
+      WorkdirError: in all processes, where files cannot be made there, another run is in
+        it, or a process has another folder of that name.
     """
-    if not processes.is_first():
-        _look_for_mark(workdir)
+    with contextlib.ExitStack() as stack:
+        problem = None
+        if processes.is_first():
+            try:
+                stack.enter_context(_locked(workdir))
+            except WorkdirError as error:
+                problem = error
+        if processes.of_first_process(problem is not None):
+            raise problem or WorkdirError(
+                f"--workdir={workdir}: the first process cannot have it, and says why"
+            )
+        _check_shared(workdir)
         yield
-        return
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
@@ -45,35 +58,26 @@ def only_run(workdir: Path) -> Iterator[None]:
                 f"--workdir={workdir}: another run is in it; wait for it, end it, or "
                 "choose another folder"
             ) from None
-        _leave_mark(workdir)
         yield
 
 
-def _mark(workdir: Path) -> Path:
-    """A name that the first process draws, and that nobody has looked for before."""
-    drawn = np.array([secrets.randbits(31)], np.int32)
-    return workdir / f".job-{processes.array_of_first_process(drawn)[0]}"
-
-
-def _leave_mark(workdir: Path) -> None:
-    """For the other processes to find, if there are any."""
+def _check_shared(workdir: Path) -> None:
+    """Whether all processes see what the first one leaves there."""
     if jax.process_count() == 1:
         return
-    mark = _mark(workdir)
-    mark.touch()
+    # A name that nobody has looked for before.
+    drawn = np.array([secrets.randbits(31)], np.int32)
+    mark = workdir / f".job-{processes.array_of_first_process(drawn)[0]}"
+    if processes.is_first():
+        mark.touch()
     try:
         processes.wait_for_all("mark left")
-        processes.wait_for_all("mark found")
+        without = processes.of_all_processes(not mark.exists())
     finally:
-        mark.unlink(missing_ok=True)
-
-
-def _look_for_mark(workdir: Path) -> None:
-    mark = _mark(workdir)
-    processes.wait_for_all("mark left")
-    if not mark.exists():
+        if processes.is_first():
+            mark.unlink(missing_ok=True)
+    if without:
         raise WorkdirError(
-            f"--workdir={workdir}: this process does not see what the first one writes "
-            "there; it must be a folder that all of them share"
+            f"--workdir={workdir}: the processes {without} do not see what the first one "
+            "writes there; it must be a folder that all of them share"
         )
-    processes.wait_for_all("mark found")

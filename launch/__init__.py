@@ -30,16 +30,16 @@ def parse(
 
 def positive(text: str) -> int:
     """An argument's number from 1 on."""
-    if (number := int(text)) < 1:
+    if not text.isdecimal() or (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more, found {text}")
     return number
 
 
 def not_negative(text: str) -> int:
     """An argument's number from 0 on."""
-    if (number := int(text)) < 0:
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected 0 or more, found {text}")
-    return number
+    return int(text)
 
 
 def pairs(values: Sequence[str], flag: str, program: str) -> dict[str, str]:

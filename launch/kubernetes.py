@@ -5,7 +5,7 @@
     python -m launch.kubernetes --image=registry/ecgssl:1 --tpu=v5e:4x4 --volume=ecgs:/data \\
         --dry-run -- --config=configs/jepa.py:ptbxl,root=/data --workdir=/data/runs/jepa
 
-Hands the manifest to `kubectl apply`; --dry-run prints it. The cluster needs JobSet. What
+Hands the manifest to `kubectl create`; --dry-run prints it. The cluster needs JobSet. What
 follows the two dashes goes to `python -m ecgssl_jax.main` in every pod alike. Workdir and data
 must lie on a volume that all pods see.
 
@@ -22,13 +22,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ecgssl_jax.launched import PLATFORM
 from ecgssl_jax.planning import slices
 from launch import not_negative, pairs, parse, positive
 
 _PROGRAM = "launch.kubernetes"
 _PORT = 8476
 _PODS = "workers"  # the replicated job
-_CHIPS = 4  # of a node of a slice
+_CHIPS = 4  # of a node of a slice, at most
 # Exit codes of an error with a message, and of a wrong command line.
 _FOR_GOOD = [1, 2]
 # Names of GKE's node pools.
@@ -72,13 +73,21 @@ def manifest(args: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
     Raises:
       SystemExit: settings that contradict each other, or are none.
     """
-    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,40}[a-z0-9])?", args.name):
-        raise _wrong(f"--name={args.name}: expected small letters, digits and '-'")
+    for flag, value in (("name", args.name), ("namespace", args.namespace)):
+        if value is not None and not re.fullmatch(
+            r"[a-z]([-a-z0-9]{0,40}[a-z0-9])?", value
+        ):
+            raise _wrong(f"--{flag}={value}: expected small letters, digits and '-'")
+    for flag, value in (("cpus", args.cpus), ("mem", args.mem)):
+        if value and not re.fullmatch(r"\d+(\.\d+)?(m|[kMGTP]|[KMGTP]i)?", value):
+            raise _wrong(
+                f"--{flag}={value}: expected a number and a unit, as 16 or 64Gi"
+            )
     if args.tpu and (args.nodes or args.gpus_per_node):
         raise _wrong("--tpu is a slice; --nodes and --gpus-per-node are for GPUs")
     if not args.image:
         raise _wrong("--image= is empty")
-    pods = _hosts(args.tpu) if args.tpu else args.nodes or 1
+    pods = -(-_chips(args.tpu) // _CHIPS) if args.tpu else args.nodes or 1
     metadata: dict[str, Any] = {"name": args.name}
     if args.namespace:
         metadata["namespace"] = args.namespace
@@ -120,7 +129,7 @@ def manifest(args: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
 
 
 def _pod(args: argparse.Namespace, rest: Sequence[str], pods: int) -> dict[str, Any]:
-    words = ["python", "-m", args.module, *rest]
+    words = ["python", "-m", args.module, *map(_literal, rest)]
     if args.tpu:
         words.append("--coordinator=auto")  # GKE tells them
     elif pods > 1:
@@ -130,9 +139,17 @@ def _pod(args: argparse.Namespace, rest: Sequence[str], pods: int) -> dict[str, 
         words.append("--process_id=$(PROCESS_ID)")
     index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
     number = {"fieldRef": {"fieldPath": index}}
-    environment = {"PYTHONUNBUFFERED": "1", **pairs(args.env, "--env", _PROGRAM)}
+    environment = {"PYTHONUNBUFFERED": "1"}
+    if args.tpu or args.gpus_per_node:
+        environment[PLATFORM] = "tpu" if args.tpu else "gpu"
+    environment |= pairs(args.env, "--env", _PROGRAM)
     if "PROCESS_ID" in environment:
         raise _wrong("--env=PROCESS_ID=...: each pod has a number of its own")
+    for key in environment:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
+            raise _wrong(
+                f"--env={key}=...: expected letters, digits and '_' as its name"
+            )
     volumes, mounts = _volumes(args)
     resources = _resources(args)
     container: dict[str, Any] = {
@@ -142,7 +159,10 @@ def _pod(args: argparse.Namespace, rest: Sequence[str], pods: int) -> dict[str, 
         "command": words,
         "env": [
             {"name": "PROCESS_ID", "valueFrom": number},
-            *({"name": key, "value": value} for key, value in environment.items()),
+            *(
+                {"name": key, "value": _literal(value)}
+                for key, value in environment.items()
+            ),
         ],
         "ports": [{"containerPort": _PORT, "protocol": "TCP"}],
     }
@@ -168,10 +188,15 @@ def _pod(args: argparse.Namespace, rest: Sequence[str], pods: int) -> dict[str, 
     return pod
 
 
+def _literal(text: str) -> str:
+    """Of which Kubernetes expands nothing."""
+    return text.replace("$", "$$")
+
+
 def _resources(args: argparse.Namespace) -> dict[str, str]:
     found = {"cpu": args.cpus, "memory": args.mem}
     if args.tpu:
-        found["google.com/tpu"] = str(_CHIPS)
+        found["google.com/tpu"] = str(min(_CHIPS, _chips(args.tpu)))
     elif args.gpus_per_node:
         found["nvidia.com/gpu"] = str(args.gpus_per_node)
     return {name: value for name, value in found.items() if value}
@@ -194,19 +219,15 @@ def _volumes(args: argparse.Namespace) -> tuple[list[Any], list[Any]]:
     return volumes, mounts
 
 
-def _hosts(name: str) -> int:
-    """Nodes of a slice."""
+def _chips(name: str) -> int:
+    """Of a slice."""
     chips = slices.chips(name)
     if chips is None:
         raise _wrong(
             f"--tpu={name}: expected one of {', '.join(TPUS)} and a topology of it, such "
             "as v5e:4x4 or v5p:2x2x4"
         )
-    if chips % _CHIPS:
-        raise _wrong(
-            f"--tpu={name}: {chips} chips are no multiple of a node's {_CHIPS}"
-        )
-    return chips // _CHIPS
+    return chips
 
 
 def _wrong(message: str) -> SystemExit:
@@ -214,7 +235,7 @@ def _wrong(message: str) -> SystemExit:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Applies the manifest, or prints it."""
+    """Creates the job, or prints its manifest."""
     args, rest = parse(make_parser(), argv)
     try:
         import yaml
@@ -223,12 +244,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             "needs PyYAML: pip install -c constraints.txt -e '.[kubernetes]'"
         ) from error
     text = yaml.safe_dump(manifest(args, rest), sort_keys=False)
+    if not args.volume:
+        print(
+            f"{_PROGRAM}: no --volume: what the pods write is lost with them",
+            file=sys.stderr,
+        )
     if args.dry_run:
         print(text, end="")
         return
     if shutil.which("kubectl") is None:
         raise _wrong("kubectl is not there; --dry-run prints the manifest for it")
-    command = ["kubectl", "apply", "-f", "-"]
+    # Not `apply`, which leaves a job of the same name that has ended as it is.
+    command = ["kubectl", "create", "-f", "-"]
     done = subprocess.run(command, input=text, text=True, check=False)
     sys.exit(done.returncode)
 

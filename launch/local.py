@@ -24,7 +24,9 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from launch import parse
+from ecgssl_jax.launched import LAUNCHER, PLATFORM
+from ecgssl_jax.watchdog import TRY_AGAIN
+from launch import parse, positive
 
 _LAST_WORDS = 20  # lines
 _LOOK = 0.1  # seconds between two looks at the processes
@@ -33,6 +35,8 @@ _SIGNALS = (
     *(signal.SIGUSR1, signal.SIGUSR2),
 )
 _SAVED = 128 + signal.SIGTERM
+# What processes end with, by themselves and by JAX, that have lost another one.
+_LEFT_ALONE = (TRY_AGAIN, -signal.SIGABRT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,9 +65,13 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--processes", type=int, required=True, help="how many")
-    add("--gpus-per-process", type=int, help="of this machine; default: all see all")
-    add("--cpu-devices", type=int, help="virtual ones in each process, without a GPU")
+    add("--processes", type=positive, required=True, help="how many")
+    add(
+        "--gpus-per-process",
+        type=positive,
+        help="of this machine; default: all see all",
+    )
+    add("--cpu-devices", type=positive, help="virtual ones of each, without a GPU")
     add(
         "--grace",
         type=float,
@@ -82,6 +90,7 @@ def commands(args: argparse.Namespace, rest: Sequence[str], port: int) -> list[C
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(
                 gpus(args.gpus_per_process, number)
             )
+            environment[PLATFORM] = "gpu"
         if args.cpu_devices:
             environment["JAX_PLATFORMS"] = "cpu"
             own = f"--xla_force_host_platform_device_count={args.cpu_devices}"
@@ -130,7 +139,12 @@ class _Process:
         self.last: collections.deque[str] = collections.deque(maxlen=_LAST_WORDS)
         self._popen = subprocess.Popen(
             command.words,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **command.environment},
+            env={
+                **os.environ,
+                "PYTHONUNBUFFERED": "1",
+                LAUNCHER: str(os.getpid()),
+                **command.environment,
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -194,8 +208,11 @@ def _wait(processes: Sequence[_Process], signalled: list[int], grace: float) -> 
     passed_on = 0
     while True:
         codes = {process.number: process.code for process in processes}
-        well = (None, 0, _SAVED) if signalled else (None, 0)
+        # What had nothing to save yet ends by the signal itself.
+        well = (None, 0, _SAVED, -signal.SIGTERM) if signalled else (None, 0)
         failed = [number for number, code in codes.items() if code not in well]
+        # First, of those that ended at once, one that was not merely left alone.
+        failed.sort(key=lambda number: codes[number] in _LEFT_ALONE)
         # After a second signal, which kills, nobody need be told.
         if failed and len(signalled) < 2:
             return _end(processes, failed[0], grace)
@@ -244,12 +261,7 @@ def _exit_code(code: int | None) -> int:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the job, and exits as it does."""
-    parser = make_parser()
-    args, rest = parse(parser, argv)
-    for name in ("processes", "gpus_per_process", "cpu_devices"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')}={value}: expected 1 or more")
+    args, rest = parse(make_parser(), argv)
     found = commands(args, rest, free_port())
     if args.dry_run:
         print("\n".join(map(str, found)))

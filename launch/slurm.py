@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ecgssl_jax.launched import PLATFORM
 from launch import not_negative, pairs, parse, positive
 
 _PROGRAM = "launch.slurm"
@@ -129,12 +130,17 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def teardown(requeues: int, logs: str) -> list[str]:
+def _ended(logs: Path) -> str:
+    """The file in which a task leaves its code, as the script's shell takes it."""
+    return f'{shlex.quote(str(logs.resolve()))}/"$SLURM_JOB_ID".ended'
+
+
+def teardown(requeues: int, logs: Path) -> list[str]:
     """Lines of the script after the tasks: whether the job comes back."""
     codes = "|".join(map(str, (_SAVED, *_LOST)))
     return [
         "code=$?",
-        f'ended={shlex.quote(logs)}/"$SLURM_JOB_ID".ended',
+        f"ended={_ended(logs)}",
         'if [ -e "$ended" ]; then code=$(cat "$ended"); rm -f "$ended"; fi',
         "case $code in",
         f"  {codes})",
@@ -181,8 +187,8 @@ def executor_of(args: argparse.Namespace) -> Any:
         signal_delay_s=args.notice,
         stderr_to_stdout=True,
         # What follows the tasks must be reached whatever these lines set.
-        setup=[*args.setup, "set +e"],
-        teardown=teardown(args.requeues, str(args.logs.resolve())),
+        setup=[*args.setup, "set +e", f"rm -f {_ended(args.logs)}"],
+        teardown=teardown(args.requeues, args.logs),
         srun_args=["--kill-on-bad-exit=1"],
         additional_parameters={
             "requeue": True,
@@ -198,10 +204,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.logs = args.logs.expanduser()
     if not args.name.isprintable():
         raise SystemExit(f"launch.slurm: --name={args.name!r}: expected one line")
+    environment = {PLATFORM: "gpu"} if args.gpus_per_node else {}
     program = Program(
         words=(sys.executable, "-m", args.module, *rest),
         folder=os.getcwd(),
-        environment=pairs(args.env, "--env", _PROGRAM),
+        environment={**environment, **pairs(args.env, "--env", _PROGRAM)},
         logs=str(args.logs.resolve()),
     )
     executor = executor_of(args)

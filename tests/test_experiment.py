@@ -110,6 +110,14 @@ def test_missing_key_is_an_error(key):
             r"^config\.optim\.decay: '\(kernel' is no regular expression",
         ),
         (
+            dict(rules=[("bias", ("x",)), (".*", ())]),
+            r"^config\.rules: 'bias' names the axis 'x'; the mesh has data, fsdp, tensor",
+        ),
+        (
+            dict(rules=[("kernel", (None, "fsdp", "fsdp")), (".*", ())]),
+            r"^config\.rules: 'kernel' names the axis 'fsdp' twice",
+        ),
+        (
             dict(rules=[("kernel$", ()), ("*", ())]),
             r"^config\.rules: '\*' is no regular expression: nothing to repeat",
         ),

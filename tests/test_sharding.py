@@ -144,11 +144,6 @@ def test_rule_with_too_many_axes_is_an_error():
         _spec_of("a/bias", (4,), _mesh(8, 1, 1), ((".*", (None, "fsdp")),))
 
 
-def test_rule_with_an_unknown_axis_is_an_error():
-    with pytest.raises(ConfigError, match=r"config\.rules: 'bias' names the axis 'x'"):
-        _spec_of("a/bias", (4,), _mesh(8, 1, 1), (("bias", ("x",)), (".*", ())))
-
-
 # ---- The same step on every mesh ----
 
 B, N, P, C = 8, 8, 4, 2

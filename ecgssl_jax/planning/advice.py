@@ -1,6 +1,7 @@
 """Whether a program fits, and what to change where it does not."""
 
 import math
+from collections.abc import Sequence
 
 from ecgssl_jax.planning.figures import GIB, Figures
 
@@ -43,12 +44,31 @@ def verdict(figures: Figures) -> str:
     left = available - state / max(factor, 1)
     parts = _power_of_two(rest / left)
     if parts > 1:
-        remat = "" if figures.remat == "full" else "model.remat='full', "
-        changes.append(
-            f"optim.accumulate={figures.accumulate * parts}, {remat}{parts} times as many "
-            f"devices, or batch_size={figures.batch_size // parts}"
-        )
-    return f"{needs}; try {' and '.join(changes)}"
+        changes.append(_or(_for_activations(figures, parts)))
+    advice = f"{needs}; try {' and '.join(changes)}"
+    if parts > 1:
+        advice += "; then plan again: what a compiler needs does not shrink evenly"
+    return advice
+
+
+def _for_activations(figures: Figures, parts: int) -> list[str]:
+    """Ways to so many times less of them, as far as the rows can be divided."""
+    data, fsdp, tensor = figures.mesh
+    ways = ["model.remat='full'"] if figures.remat != "full" else []
+    if figures.batch_size % (data * fsdp * figures.accumulate * parts):
+        return [*ways, f"mesh.tensor={tensor * parts}", "a smaller model"]
+    return [
+        *ways,
+        f"optim.accumulate={figures.accumulate * parts}",
+        f"{parts} times as many devices",
+        f"batch_size={figures.batch_size // parts}",
+    ]
+
+
+def _or(ways: Sequence[str]) -> str:
+    """'a, b, or c'."""
+    *first, last = ways
+    return f"{', '.join(first)}, or {last}"
 
 
 def _power_of_two(number: float) -> int:

@@ -92,7 +92,7 @@ def count_devices(name: str) -> int:
         return int(size)
     count = slices.chips(name)
     if count is None:
-        raise ConfigError(f"--topology: there is no slice {name}; {_EXAMPLES}")
+        raise ConfigError(f"--topology: there is no slice {name}; {slices.KNOWN[kind]}")
     return count
 
 
@@ -132,12 +132,16 @@ def _slice(name: str) -> Sequence[Any]:
     from jax.experimental import topologies
 
     # The two cores of a v4 chip are one device to a program.
-    more = {"chip_config_name": "megacore"} if name.startswith("v4:") else {}
+    more: dict[str, Any] = {}
+    if name.startswith("v4:"):
+        more["chip_config_name"] = "megacore"
+    if slices.chips(name) == 1:
+        more["chips_per_host_bounds"] = [1, 1, 1]
     try:
         return topologies.get_topology_desc(name, platform="tpu", **more).devices
     except jax.errors.JaxRuntimeError as error:
         raise ConfigError(
-            f"--topology: there is no slice {name} ({error}); {_EXAMPLES}"
+            f"--topology: the TPUs' compiler does not take {name}: {error}"
         ) from error
 
 

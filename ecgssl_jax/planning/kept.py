@@ -14,6 +14,8 @@ from ecgssl_jax.output_folder import whole_file
 from ecgssl_jax.planning.figures import Figures
 
 _MAKERS = ("jax", "jaxlib", "libtpu", "flax", "optax")
+# Variables that change what is compiled.
+_FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_")
 
 
 def folder() -> Path:
@@ -22,12 +24,21 @@ def folder() -> Path:
     return Path(base) / "ecgssl_jax" / "plans"
 
 
-def kept(described: Mapping[str, Any], make: Callable[[], Figures]) -> Figures:
+def kept(
+    described: Mapping[str, Any], make: Callable[[], Figures], *used: object
+) -> Figures:
     """The figures of what is described, or those that `make` makes, kept for next time.
 
-    The code of this package and the versions of what makes programs count with it.
+    The code of this package and of what is used, the versions of what makes programs, and
+    the flags of the environment count with it.
     """
-    whole = {**described, "code": _code(), "versions": list(map(_version, _MAKERS))}
+    whole = {
+        **described,
+        "code": _code(),
+        "used": digest_code([], *used),
+        "versions": list(map(_version, _MAKERS)),
+        "flags": {k: v for k, v in os.environ.items() if k.startswith(_FLAGS)},
+    }
     text = json.dumps(whole, sort_keys=True, default=str)
     place = folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
     try:

@@ -2,7 +2,8 @@
 
     python -m tests.launch.fault PROCESS WHERE WHAT ...
 
-WHERE is a method of `Checkpointer`, WHAT is 'kill' or 'hang'; the rest is for the job.
+WHERE is a method of `Checkpointer` or of the evaluator `Probe`, WHAT is 'kill' or 'hang';
+the rest is for the job.
 """
 
 import os
@@ -14,11 +15,13 @@ import jax
 
 from ecgssl_jax import main
 from ecgssl_jax.checkpoint import Checkpointer
+from ecgssl_jax.evaluation.online import Probe
 
 
 def happen(process: int, where: str, what: str) -> None:
     """Once that method is called in that process."""
-    original = getattr(Checkpointer, where)
+    owner = Checkpointer if hasattr(Checkpointer, where) else Probe
+    original = getattr(owner, where)
 
     def instead(*args, **kwargs):
         if jax.process_index() == process:
@@ -27,7 +30,7 @@ def happen(process: int, where: str, what: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*args, **kwargs)
 
-    setattr(Checkpointer, where, instead)
+    setattr(owner, where, instead)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ def test_one_pod_needs_nobody():
 @pytest.mark.parametrize(
     ("tpu", "hosts", "accelerator"),
     [
+        ("v5e:1x1", 1, "tpu-v5-lite-podslice"),
         ("v5e:4x4", 4, "tpu-v5-lite-podslice"),
         ("v4:2x2x2", 2, "tpu-v4-podslice"),
         ("v5p:4x4x4", 16, "tpu-v5p-slice"),
@@ -88,7 +89,8 @@ def test_a_slice_has_a_pod_for_each_of_its_nodes(tpu, hosts, accelerator):
         "cloud.google.com/gke-tpu-topology": tpu.split(":")[1],
     }
     container = pod["containers"][0]
-    assert container["resources"]["limits"]["google.com/tpu"] == "4"
+    chips = "1" if tpu == "v5e:1x1" else "4"
+    assert container["resources"]["limits"]["google.com/tpu"] == chips
     assert container["command"][-1] == "--coordinator=auto"
 
 
@@ -120,7 +122,26 @@ def test_it_is_printed_or_handed_to_kubectl(capsys, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         kubernetes.main([*words, *REST])
     assert ended.value.code == 3
-    assert given == [(["kubectl", "apply", "-f", "-"], printed)]
+    assert given == [(["kubectl", "create", "-f", "-"], printed)]
+
+
+def test_without_a_volume_it_is_said_that_nothing_stays(capsys):
+    kubernetes.main(["--image=a/b:1", "--dry-run", *REST])
+    assert "what the pods write is lost with them" in capsys.readouterr().err
+
+
+def test_nothing_of_what_is_given_is_expanded():
+    words = ["--image=a/b:1", "--env=A=$(B)", "--", "--workdir=/data/$(PROCESS_ID)$$"]
+    container = pod_of(kubernetes.manifest(*parse(kubernetes.make_parser(), words)))
+    (main,) = container["containers"]
+    assert main["command"][3] == "--workdir=/data/$$(PROCESS_ID)$$$$"
+    assert {"name": "A", "value": "$$(B)"} in main["env"]
+
+
+def test_pods_say_which_devices_the_job_asked_for():
+    for flags, platform in ((GPUS, "gpu"), (TPUS, "tpu")):
+        (main,) = pod_of(made(*flags))["containers"]
+        assert {"name": "ECGSSL_JAX_PLATFORM", "value": platform} in main["env"]
 
 
 @pytest.mark.parametrize(
@@ -128,10 +149,12 @@ def test_it_is_printed_or_handed_to_kubectl(capsys, monkeypatch):
     [
         (["--tpu=v5e:4x4", "--nodes=2"], "--tpu is a slice"),
         (["--tpu=v9:4x4"], "expected one of v4, v5e, v5p, v6e"),
-        (["--tpu=v5e:1x1"], "1 chips are no multiple"),
         (["--volume=ecgs"], "expected CLAIM:/PATH"),
         (["--env=A"], "--env=A: expected KEY=VALUE"),
+        (["--env=9 A=1"], "expected letters, digits and '_'"),
         (["--name=My_Job"], "expected small letters"),
+        (["--namespace=a b"], "--namespace=a b: expected small letters"),
+        (["--cpus=abc"], "--cpus=abc: expected a number and a unit"),
     ],
 )
 def test_settings_that_cannot_be_are_named(flags, message):

@@ -78,8 +78,11 @@ def test_gpus_are_dealt_out_of_those_that_may_be_seen(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--processes=0", "--", "x"], "--processes=0: expected 1 or more"),
-        (["--processes=2", "--cpu-devices=0", "--", "x"], "--cpu-devices=0: expected"),
+        (["--processes=0", "--", "x"], "--processes: expected 1 or more, found 0"),
+        (
+            ["--processes=2", "--cpu-devices=0", "--", "x"],
+            "--cpu-devices: expected 1 or more",
+        ),
         (["--processes=2"], "follows two dashes"),
     ],
 )
@@ -197,6 +200,69 @@ def test_the_second_signal_kills(module):
     assert job.returncode == 137
 
 
+@pytest.mark.parametrize(("code", "expected"), [(1, 1), (75, 75)])
+def test_one_that_was_only_left_alone_does_not_speak_for_the_job(
+    module, tmp_path, code, expected
+):
+    """Whichever of them ends first, as long as they end together."""
+    both = tmp_path / "both"
+    flag = module(
+        number_of()
+        + f"from pathlib import Path\nboth = Path({str(both)!r})\n"
+        + "if number == 1:\n    both.touch()\n"
+        + "while not both.exists():\n    time.sleep(0.001)\n"
+        + f"sys.exit({code} if number == 1 else 75)"
+    )
+    job = launched("--processes=2", flag, "--", "x")
+    job.communicate(timeout=30)
+    assert job.returncode == expected
+
+
+def test_a_signal_before_there_is_anything_to_save_ends_the_job(module, monkeypatch):
+    """JAX's own handler, of jobs of several processes, would only take note of it."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    flag = module(
+        "import argparse\nfrom ecgssl_jax import processes\n"
+        "parser = argparse.ArgumentParser()\nprocesses.add_arguments(parser)\n"
+        "job, _ = parser.parse_known_args()\n"
+        "processes.initialise(job.coordinator, job.num_processes, job.process_id)\n"
+        "print('ready', flush=True)\ntime.sleep(100)"
+    )
+    job = launched("--processes=2", flag, "--", "x")
+    ready = 0
+    while ready < 2:
+        line = job.stdout.readline()
+        assert line, job.communicate()
+        ready += "ready" in line
+    job.send_signal(signal.SIGTERM)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 143 and not err
+
+
+def test_processes_of_a_launcher_that_was_killed_end_too(module):
+    flag = module(
+        "from ecgssl_jax.launched import end_with_launcher\nend_with_launcher()\n"
+        "print('ready', os.getpid(), flush=True)\ntime.sleep(100)"
+    )
+    job = launched("--processes=2", flag, "--", "x")
+    pids = [int(job.stdout.readline().split()[-1]) for _ in range(2)]
+    job.kill()
+    job.communicate(timeout=30)
+    assert not still_there(pids)
+
+
+def still_there(pids):
+    """Those that have not ended after some seconds; they are killed."""
+    for _ in range(100):
+        pids = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
+        if not pids:
+            break
+        time.sleep(0.1)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    return pids
+
+
 def test_nothing_is_left_of_a_job_whose_child_has_children(module, tmp_path):
     flag = module(
         "import subprocess\n"
@@ -206,15 +272,7 @@ def test_nothing_is_left_of_a_job_whose_child_has_children(module, tmp_path):
     job = launched("--processes=1", flag, "--", "x")
     job.communicate(timeout=30)
     assert job.returncode == 1
-    pid = int((tmp_path / "pid").read_text())
-    for _ in range(50):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    os.kill(pid, signal.SIGKILL)
-    pytest.fail("the child of the process is still there")
+    assert not still_there([int((tmp_path / "pid").read_text())])
 
 
 def test_commands_are_those_of_the_arguments():
@@ -223,4 +281,5 @@ def test_commands_are_those_of_the_arguments():
     )
     found = local.commands(args, ["--config=a.py"], 1234)
     assert found[1].words[1:3] == ("-m", "m")
+    assert found[1].environment["ECGSSL_JAX_PLATFORM"] == "gpu"
     assert "--coordinator=localhost:1234" in found[0].words

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from ecgssl_jax.workdir_lock import only_run
 from launch.local import free_port
 from tests.launch import jobs
 
@@ -16,7 +17,6 @@ SETTINGS = {
     "batch_size": 8,
     "checkpoint.every": 3,
     "stall_seconds": 15,
-    "evaluators.probe": None,
     "data.synthetic_records": 120,
     "model": {"width": 8, "depth": 1, "num_heads": 1, "patch_size": 50},
     "method.predictor_depth": 1,
@@ -37,6 +37,8 @@ def ended(root, program, *different):
     port = free_port()
     flags = [f"--config.{key}={value}" for key, value in SETTINGS.items()]
     flags += [f"--config.data.root={root}", "--config=configs/jepa.py"]
+    if not any("config.evaluators" in flag for own in different for flag in own):
+        flags.append("--config.evaluators.probe=None")
     flags += [f"--coordinator=localhost:{port}", "--num_processes=2"]
     pair = [
         subprocess.Popen(
@@ -69,10 +71,13 @@ def test_where_one_is_lost_the_other_says_so_and_may_try_again(root, tmp_path, w
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["restore", "wait"])
-def test_nobody_waits_for_ever_for_a_checkpoint(root, tmp_path, where):
+@pytest.mark.parametrize("where", ["restore", "wait", "run"])
+def test_nobody_waits_for_ever(root, tmp_path, where):
+    """For a checkpoint, or for an evaluator."""
     program = ["tests.launch.fault", "1", where, "hang"]
     own = [f"--workdir={tmp_path}/run"]
+    if where == "run":
+        own.append("--config.evaluators.probe.every=2")
     (code, said), _ = ended(root, program, own, own)
     assert code == _TRY_AGAIN, said
     # Whichever of them was tired of waiting first.
@@ -90,6 +95,15 @@ def test_a_process_with_other_settings_is_refused(root, tmp_path):
 @pytest.mark.slow
 def test_a_workdir_that_is_not_shared_is_refused(root, tmp_path):
     folders = [[f"--workdir={tmp_path}/{name}"] for name in ("one", "other")]
-    (first, _), (code, said) = ended(root, ["ecgssl_jax.main"], *folders)
-    assert first != 0 and code == 1, said
-    assert "does not see what the first one writes" in said, said
+    for code, said in ended(root, ["ecgssl_jax.main"], *folders):
+        assert code == 1, said
+        assert "the processes [1] do not see what the first one writes" in said, said
+
+
+@pytest.mark.slow
+def test_a_workdir_that_another_run_is_in_is_refused_by_all(root, tmp_path):
+    own = [f"--workdir={tmp_path}/run"]
+    with only_run(tmp_path / "run"):
+        (code, said), (other, _) = ended(root, ["ecgssl_jax.main"], own, own)
+    assert code == other == 1, said
+    assert "another run is in it" in said, said

@@ -81,6 +81,13 @@ def test_lines_of_the_user_do_not_keep_the_job_from_coming_back(capsys):
     assert lines.index("set -e") < lines.index("set +e") < lines.index("code=$?")
 
 
+def test_what_a_former_start_left_does_not_count(capsys, tmp_path):
+    lines = script(capsys, f"--logs={tmp_path}").splitlines()
+    (tasks,) = (n for n, line in enumerate(lines) if line.startswith("srun "))
+    left = f'{tmp_path}/"$SLURM_JOB_ID".ended'
+    assert lines.index(f"rm -f {left}") < tasks < lines.index(f"ended={left}")
+
+
 @pytest.mark.parametrize(
     ("code", "ended", "restarts", "back"),
     [
@@ -103,7 +110,7 @@ def test_a_job_comes_back_where_it_saved_or_was_lost(
     scontrol.chmod(0o755)
     if ended is not None:
         (tmp_path / "77.ended").write_text(f"{ended}\n")
-    lines = [f"(exit {code})", *slurm.teardown(3, str(tmp_path))]
+    lines = [f"(exit {code})", *slurm.teardown(3, tmp_path)]
     found = subprocess.run(
         ["bash", "-c", "\n".join(lines)],
         env={

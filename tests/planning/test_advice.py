@@ -46,6 +46,14 @@ def test_what_is_set_already_is_not_advised_again():
     assert "8 times as many devices on mesh.fsdp" in told
 
 
+def test_rows_that_cannot_be_divided_are_not_advised_to_be():
+    told = verdict(figures(4, 30, mesh=(32, 16, 2), remat="full"))
+    assert told.endswith(
+        "try mesh.tensor=8, or a smaller model; then plan again: what a compiler needs "
+        "does not shrink evenly"
+    )
+
+
 @pytest.mark.parametrize(("activations", "parts"), [(14, 2), (30, 4)])
 def test_many_activations_are_to_be_fewer(activations, parts):
     told = verdict(figures(4, activations))

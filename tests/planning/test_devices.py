@@ -1,6 +1,7 @@
 """Topologies by name."""
 
 import importlib.util
+import itertools
 
 import pytest
 
@@ -35,6 +36,36 @@ def test_a_topology_has_its_devices(name, platform, count):
     mesh = sharding.make_mesh(Mesh(), found.devices)
     places = found.places(mesh)
     assert places is None if found.stand_in else len(set(places)) == count
+
+
+@with_compiler
+@pytest.mark.parametrize("name", ["v5p:4x4x4", "v4:4x4x4", "v6e:8x8", "h100:128"])
+def test_every_mesh_of_powers_of_two_has_its_place(name):
+    found = find_devices(name)
+    sizes = [2**power for power in range(8)]
+    for data, fsdp in itertools.product(sizes, sizes):
+        tensor, rest = divmod(len(found.devices), data * fsdp)
+        if tensor and not rest:
+            settings = Mesh(data=data, fsdp=fsdp, tensor=tensor)
+            mesh = sharding.make_mesh(settings, found.devices)
+            assert tuple(mesh.shape.values()) == (data, fsdp, tensor)
+            assert len(set(mesh.devices.flat)) == len(found.devices)
+
+
+@with_compiler
+def test_one_chip_is_a_slice():
+    assert len(find_devices("v5e:1x1").devices) == 1
+
+
+def test_tpus_of_several_slices_are_refused():
+    class Device:
+        platform = "tpu"
+
+        def __init__(self, number):
+            self.slice_index = number // 4
+
+    with pytest.raises(ConfigError, match="8 TPUs are of 2 slices; expected one"):
+        sharding.make_mesh(Mesh(), [Device(number) for number in range(8)])
 
 
 @pytest.mark.parametrize(

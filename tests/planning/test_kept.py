@@ -1,5 +1,7 @@
 """Figures are made once, and again when what they depend on is another."""
 
+import importlib
+
 import pytest
 
 from ecgssl_jax.planning import kept as kept_module
@@ -39,6 +41,22 @@ def test_other_settings_or_other_code_are_made_anew(monkeypatch):
     monkeypatch.setattr(kept_module, "_code", lambda: "other")
     with pytest.raises(AssertionError, match="made again"):
         kept({"mesh": 8}, never)
+
+
+def test_other_flags_or_another_method_of_ones_own_are_made_anew(monkeypatch, tmp_path):
+    module = tmp_path / "my_method.py"
+    module.write_text("class Mine:\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mine = importlib.import_module("my_method").Mine()
+    kept({"mesh": 8}, lambda: FIGURES, mine)
+    assert kept({"mesh": 8}, never, mine) == FIGURES
+    module.write_text("class Mine:\n    width = 3\n")
+    with pytest.raises(AssertionError, match="made again"):
+        kept({"mesh": 8}, never, mine)
+    module.write_text("class Mine:\n    pass\n")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_other")
+    with pytest.raises(AssertionError, match="made again"):
+        kept({"mesh": 8}, never, mine)
 
 
 def test_a_damaged_file_is_made_anew():
