@@ -55,7 +55,7 @@ def read(folder: epath.Path) -> Manifest:
         body, checksum = content["body"], content["sha256"]
     except PermissionError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedCheckpointError(
             f"checkpoint {folder} is damaged: cannot read {file}: {brief(error)}"
         ) from error

@@ -80,6 +80,11 @@ def main(argv: list[str] | None = None) -> None:
             config, args.topology.split(","), args.meshes, cache=not args.no_cache
         )
         print(describe(plans))
+        if (config.get("data") or {}).get("cache") == "device":
+            print(
+                "\nNot counted: the memory of the data set and the exchange of its crops, "
+                "with data.cache='device' (docs/scaling.md)."
+            )
         if args.output:
             _write(plans, args.config, args.output)
 

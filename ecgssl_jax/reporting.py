@@ -228,7 +228,8 @@ def write_description(workdir: Path, described: Mapping[str, Any]) -> None:
         with contextlib.suppress(ValueError):  # somebody's edit
             former = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(former, dict):
-                earlier = [*former.pop("earlier", []), former]
+                before = former.pop("earlier", [])
+                earlier = [*(before if isinstance(before, list) else []), former]
     document = {**described, **describe_run(), "earlier": earlier}
     # A kill must not cost what it held before.
     written = path.with_suffix(".json.partial")
