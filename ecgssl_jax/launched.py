@@ -4,7 +4,7 @@ import os
 import threading
 import time
 
-from ecgssl_jax.settings import ConfigError
+from ecgssl_jax.errors import UserError
 from ecgssl_jax.watchdog import TRY_AGAIN
 
 # The number of the launcher, of one on this machine.
@@ -13,6 +13,10 @@ LAUNCHER = "ECGSSL_JAX_LAUNCHER"
 PLATFORM = "ECGSSL_JAX_PLATFORM"
 
 _LOOK = 1.0  # seconds between two looks at the launcher
+
+
+class DevicesError(UserError):
+    """Devices that a job asked for, and a process does not have."""
 
 
 def end_with_launcher() -> None:
@@ -31,14 +35,14 @@ def end_with_launcher() -> None:
 
 
 def check_platform(found: str) -> None:
-    """Raises ConfigError if the job asked for other devices than JAX has found.
+    """Raises DevicesError if the job asked for other devices than JAX has found.
 
     Where it cannot use a GPU, it takes the CPU, with a warning at most.
     """
     wanted = os.environ.get(PLATFORM, found)
     if found != wanted:
-        raise ConfigError(
+        raise DevicesError(
             f"the job asked for {wanted.upper()}s, but JAX finds none on this machine, "
-            f"only a {found.upper()}; look at its driver (nvidia-smi), and at whether jax "
-            f"was installed for it: {PLATFORM}={found} in the environment goes without"
+            f"only a {found.upper()}; look at its driver (nvidia-smi) and at whether jax "
+            f"was installed for it, or start the job without {wanted.upper()}s"
         )

@@ -50,8 +50,8 @@ def initialise(
       process_id: this one's number, from 0.
 
     Raises:
-      ConfigError: some of the three are missing, the number is out of range, or there
-        are none of the devices that the job asked for.
+      ConfigError: some of the three are missing, or the number is out of range.
+      DevicesError: there are none of the devices that the job asked for.
     """
     end_with_launcher()
     # It would take SIGTERM, and nobody would hear of it before there is a first step.

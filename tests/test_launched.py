@@ -5,14 +5,15 @@ import os
 import pytest
 
 from ecgssl_jax import launched
-from ecgssl_jax.settings import ConfigError
 
 
 def test_devices_that_were_asked_for_and_are_not_there_are_named(monkeypatch):
     launched.check_platform("cpu")
     monkeypatch.setenv(launched.PLATFORM, "gpu")
     launched.check_platform("gpu")
-    with pytest.raises(ConfigError, match="asked for GPUs, but .* only a CPU"):
+    with pytest.raises(
+        launched.DevicesError, match="asked for GPUs, but .* only a CPU"
+    ):
         launched.check_platform("cpu")
 
 
