@@ -9,6 +9,7 @@ where it was. A job of several processes starts this once for each of them, with
 import argparse
 import os
 import re
+import signal
 import sys
 import time
 import traceback
@@ -118,7 +119,9 @@ def _exit_at_once(error: Exception) -> NoReturn:
     lost = not isinstance(error, UserError) and processes.lost_another(error)
     if lost:
         print(f"error: another process was lost: {error}", file=sys.stderr)
-        # Launchers go by who ends first: let that be the other one, if it is ending.
+        # Launchers go by who ends first: let that be the other one, if it is ending. That
+        # they then end this one must not make it look as if it had saved.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(_AFTER_OTHERS)
     elif isinstance(error, UserError | OSError):
         print(f"error: {error}", file=sys.stderr)
