@@ -63,6 +63,7 @@ def initialise(
 def _join(
     coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
+    """Joins the job, if it is one of several processes."""
     named = {
         "--coordinator": coordinator,
         "--num_processes": num_processes,

@@ -189,7 +189,7 @@ def _pod(args: argparse.Namespace, rest: Sequence[str], pods: int) -> dict[str, 
 
 
 def _literal(text: str) -> str:
-    """Of which Kubernetes expands nothing."""
+    """The text, escaped: Kubernetes would replace $(NAME) by a variable."""
     return text.replace("$", "$$")
 
 

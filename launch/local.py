@@ -205,7 +205,7 @@ def run(commands: Sequence[Command], *, grace: float) -> int:
 
 
 def _wait(processes: Sequence[_Process], signalled: list[int], grace: float) -> int:
-    passed_on = 0
+    passed_on, looked_again = 0, False
     while True:
         codes = {process.number: process.code for process in processes}
         # What had nothing to save yet ends by the signal itself.
@@ -213,6 +213,10 @@ def _wait(processes: Sequence[_Process], signalled: list[int], grace: float) -> 
         failed = [number for number, code in codes.items() if code not in well]
         # First, of those that ended at once, one that was not merely left alone.
         failed.sort(key=lambda number: codes[number] in _LEFT_ALONE)
+        if failed and codes[failed[0]] in _LEFT_ALONE and not looked_again:
+            looked_again = True  # the one that left them may be ending
+            time.sleep(_LOOK)
+            continue
         # After a second signal, which kills, nobody need be told.
         if failed and len(signalled) < 2:
             return _end(processes, failed[0], grace)

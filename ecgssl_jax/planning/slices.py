@@ -4,16 +4,18 @@ import math
 import re
 from collections.abc import Sequence
 
-# Of v5e and v6e, whose chips lie in a plane; those of v4 and v5p fill a cuboid.
+_PLANAR, _SOLID = ("v5e", "v6e"), ("v4", "v5p")  # in a plane, and filling a cuboid
 _PLANES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _LONGEST = 24
-_IN_A_PLANE = f"its slices are {', '.join(_PLANES)}"
-_IN_SPACE = (
-    f"its slices have three sides of 1, 2, 4, 8, ... {_LONGEST}, from short to long, such "
-    "as 2x2x1 or 4x4x8"
-)
-# What slices there are of each kind.
-KNOWN = {"v4": _IN_SPACE, "v5p": _IN_SPACE, "v5e": _IN_A_PLANE, "v6e": _IN_A_PLANE}
+# What slices there are of each kind, for messages.
+KNOWN = {
+    **dict.fromkeys(_PLANAR, f"its slices are {', '.join(_PLANES)}"),
+    **dict.fromkeys(
+        _SOLID,
+        f"its slices have three sides of 1, 2, 4, 8, 12, ... {_LONGEST}, from short to "
+        "long, such as 2x2x1 or 4x4x8",
+    ),
+}
 
 
 def chips(name: str) -> int | None:
@@ -22,10 +24,10 @@ def chips(name: str) -> int | None:
     if not re.fullmatch(r"\d+(x\d+)*", shape):
         return None
     sides = [int(side) for side in shape.split("x")]
-    known = False
-    if kind in KNOWN:
-        planar = KNOWN[kind] == _IN_A_PLANE
-        known = shape in _PLANES if planar else _is_cuboid(sides)
+    if kind in _PLANAR:
+        known = shape in _PLANES
+    else:
+        known = kind in _SOLID and _is_cuboid(sides)
     return math.prod(sides) if known else None
 
 
